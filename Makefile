@@ -1,0 +1,48 @@
+# Everything a developer runs. Needs Python 3.11+, git and make; all else is installed into .venv and .tools.
+PYTHON ?= python3
+UV := .tools/bin/uv
+RUN := $(UV) run --frozen --no-sync
+export UV_PROJECT_ENVIRONMENT := .venv
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help install demo test check bench format clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Millpond needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/python -m pip install --quiet 'uv>=0.9'
+
+.venv/.installed: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --frozen --quiet --python $(PYTHON)
+	@touch $@
+
+install: .venv/.installed ## create the environment from uv.lock
+
+demo: install ## the whole walk on real flights
+	@$(RUN) python examples/flights/demo.py
+
+check: install ## seconds: lint, types, import contracts, fast tests
+	@$(RUN) ruff check --quiet .
+	@$(RUN) ruff format --check --quiet .
+	@$(RUN) mypy --no-error-summary
+	@$(RUN) lint-imports --no-cache > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
+	@$(RUN) pytest -q -n 2 -m 'not slow' tests/unit tests/architecture
+
+test: check ## all of it
+	@$(RUN) python tests/requirements.py
+	@$(RUN) pytest -n 2 --dist loadfile
+
+bench: install ## figures, as ratios, into benchmarks/RESULTS.md
+	@$(RUN) python -m benchmarks
+
+format: install ## rewrite the code as the linters want it
+	@$(RUN) ruff check --quiet --fix .
+	@$(RUN) ruff format --quiet .
+
+clean: ## remove the environment and all caches
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

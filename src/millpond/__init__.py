@@ -1,0 +1,75 @@
+"""Millpond: an end-to-end machine-learning platform, from a raw table to a served, explained prediction.
+
+    import millpond as mp
+
+Importing this package loads no heavy library.
+"""
+
+from millpond.core.errors import MillpondError
+from millpond.definitions.checks import (
+    accepted_values,
+    check,
+    foreign_key,
+    fresh,
+    in_range,
+    not_null,
+    row_count,
+    unique,
+)
+from millpond.definitions.expressions import col
+from millpond.definitions.features import (
+    Entity,
+    Features,
+    count,
+    first,
+    latest,
+    max,
+    mean,
+    min,
+    nunique,
+    request_features,
+    std,
+    sum,
+)
+from millpond.definitions.gates import at_least, at_most, beats_baseline, beats_champion
+from millpond.definitions.models import Classification, Model, Regression, Split, Tune
+from millpond.definitions.tables import Table, sql_table, table
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classification",
+    "Entity",
+    "Features",
+    "MillpondError",
+    "Model",
+    "Regression",
+    "Split",
+    "Table",
+    "Tune",
+    "accepted_values",
+    "at_least",
+    "at_most",
+    "beats_baseline",
+    "beats_champion",
+    "check",
+    "col",
+    "count",
+    "first",
+    "foreign_key",
+    "fresh",
+    "in_range",
+    "latest",
+    "max",
+    "mean",
+    "min",
+    "not_null",
+    "nunique",
+    "request_features",
+    "row_count",
+    "sql_table",
+    "std",
+    "sum",
+    "table",
+    "unique",
+]

@@ -1,0 +1,1 @@
+"""What a user declares. Pure: nothing here reads a file, a table or the environment."""

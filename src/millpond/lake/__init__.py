@@ -1,0 +1,1 @@
+"""The lake: tables with snapshots, ingest, and queries over pinned snapshots."""

@@ -1,0 +1,1 @@
+"""Running data checks in the engine, and keeping their results."""

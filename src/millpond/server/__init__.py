@@ -1,0 +1,1 @@
+"""The HTTP face: one port for console, API, inference, tracking and metrics."""

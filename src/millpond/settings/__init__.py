@@ -1,0 +1,1 @@
+"""Where a project is and where its parts live: `millpond.toml`, profiles, environment."""
