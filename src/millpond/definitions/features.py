@@ -111,10 +111,13 @@ class Entity:
     Args:
         name: Such as "airport".
         key: The column or columns that name one of them, in every table and request where it occurs.
+        unknown: What a prediction for a key that no source table has ever held gets: "refuse" is an error,
+            "allow" takes the features as they are over nothing, as training does.
     """
 
     name: str
     key: str | Sequence[str]
+    unknown: Literal["refuse", "allow"] = "refuse"
     description: str = ""
     declared_at: Place = field(default_factory=caller, repr=False)
 
@@ -134,6 +137,10 @@ class Entity:
             yield Problem(self.declared_at, self.subject, "name", f"is {self.name!r}", NAME_RULE)
         if not self.keys:
             yield Problem(self.declared_at, self.subject, "key", "is empty", "name at least one column")
+        if self.unknown not in ("refuse", "allow"):
+            yield Problem(
+                self.declared_at, self.subject, "unknown", f"is {self.unknown!r}", 'allowed: "refuse", "allow"'
+            )
 
 
 @dataclass(frozen=True, eq=False, init=False)

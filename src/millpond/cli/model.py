@@ -1,0 +1,51 @@
+"""`millpond model`: list, show."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from millpond.cli.output import Output, failures, grid
+from millpond.cli.session import Json, session
+
+app = typer.Typer(help="Models and their versions.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models(context: typer.Context, json: Json = False) -> None:
+    """All models with versions."""
+    output = Output(as_json=json)
+    with failures(output):
+        store = session(context).open(output).store
+        versions = [each for name in store.models() for each in store.versions(name)]
+        rows = [(str(each), ", ".join(each.aliases), each.created_at, each.created_by) for each in versions]
+        output.data(versions, grid("version", "aliases", "trained", "by", rows=rows))
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Model.")],
+    version: Annotated[str, typer.Option(help="Number or alias.")] = "champion",
+    json: Json = False,
+) -> None:
+    """A version: metrics, what it was made of, where its report is."""
+    output = Output(as_json=json)
+    with failures(output):
+        store = session(context).open(output).store
+        found = store.version(name, int(version) if version.isdigit() else version)
+        lineage, report = store.lineage(found), store.report(found)
+        facts = [
+            ("trained", f"{found.created_at:%Y-%m-%d %H:%M} UTC by {found.created_by}"),
+            ("aliases", ", ".join(found.aliases)),
+            ("training set", f"{lineage.training_set}@{lineage.training_set_snapshot}"),
+            *((f"table {table}", str(snapshot)) for table, snapshot in lineage.sources.items()),
+            ("code", (lineage.code.commit or "no commit") + (" + uncommitted" if lineage.code.dirty else "")),
+            ("report", report),
+        ]
+        metrics = sorted(found.metrics.items())
+        output.data(
+            {"version": found, "lineage": lineage, "report": report},
+            [grid(str(found), "", rows=facts), "", grid("metric", "value", rows=metrics)],
+        )

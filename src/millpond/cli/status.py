@@ -1,0 +1,30 @@
+"""The command `millpond status`."""
+
+from __future__ import annotations
+
+import typer
+
+from millpond.cli.output import Output, failures, grid
+from millpond.cli.session import Json, session
+
+
+def command(context: typer.Context, json: Json = False) -> None:
+    """What there is: tables, models, and which version answers."""
+    output = Output(as_json=json)
+    with failures(output):
+        from millpond.platform.status import project_status
+
+        status = project_status(session(context).open(output))
+        tables = [(each.name, each.rows, each.changed_at, each.kind) for each in status.tables]
+        models = [(each.name, each.versions, each.champion, each.trained_at) for each in status.models]
+        output.data(
+            status,
+            [
+                f"project {status.project}, profile {status.profile}, "
+                + (f"server at {status.server}" if status.server else "server not running"),
+                "",
+                grid("table", "rows", "changed", "kind", rows=tables),
+                "",
+                grid("model", "versions", "champion", "trained", rows=models),
+            ],
+        )

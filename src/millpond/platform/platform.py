@@ -1,0 +1,97 @@
+"""An opened project: its settings and definitions, and its parts, each made when first used."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millpond.definitions.project import Definitions
+from millpond.platform.loading import load_definitions
+from millpond.platform.progress import Listener, silent
+from millpond.settings.project import Settings, load_settings
+
+if TYPE_CHECKING:
+    from millpond.access.store import AccessStore
+    from millpond.lake.duckdb import DuckDBEngine
+    from millpond.lake.iceberg import IcebergLake
+    from millpond.registry.mlflow_store import MLflowStore
+
+
+class Platform:
+    """One project under one profile, used by one thread; make another for another thread.
+
+    Attributes:
+        settings: The project's settings.
+        user: Who acts; recorded with everything that is written.
+        listener: Told of the steps of the use cases.
+    """
+
+    def __init__(self, settings: Settings, *, user: str | None = None, listener: Listener = silent) -> None:
+        self.settings = settings
+        self.user = user or getpass.getuser()
+        self.listener = listener
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        """What the project declares, validated."""
+        return load_definitions(self.settings.definitions)
+
+    @cached_property
+    def lake(self) -> IcebergLake:
+        from millpond.lake.iceberg import IcebergLake
+
+        return IcebergLake(self.settings.lake)
+
+    @cached_property
+    def store(self) -> MLflowStore:
+        from millpond.registry.mlflow_store import MLflowStore
+
+        return MLflowStore(self.settings.tracking_database, self.settings.artifacts)
+
+    @cached_property
+    def access(self) -> AccessStore:
+        """Identities, tokens, and the audit log."""
+        from millpond.access.store import AccessStore
+
+        self.settings.state.mkdir(parents=True, exist_ok=True)
+        return AccessStore.open(self.settings.platform_database)
+
+    def audit(self, *, action: str, object: str, why: str = "", details: Mapping[str, Any] | None = None) -> None:
+        """Put what the user did into the audit log; durable when it returns."""
+        self.access.audit.append(self.user, action, object, why, details)
+
+    def new_engine(self) -> DuckDBEngine:
+        """A query engine of one's own, to be closed by whoever asked for it."""
+        from millpond.lake.duckdb import DuckDBEngine
+
+        profile = self.settings.profile
+        return DuckDBEngine(self.lake, threads=profile.threads, memory_limit=profile.memory_limit)
+
+    @contextmanager
+    def engine(self) -> Iterator[DuckDBEngine]:
+        """A query engine of one's own, closed at the end of the block."""
+        engine = self.new_engine()
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def open_project(
+    folder: str | Path | None = None,
+    *,
+    profile: str | None = None,
+    user: str | None = None,
+    listener: Listener = silent,
+) -> Platform:
+    """Open the project at or above `folder` (default: the working folder) under a profile.
+
+    Raises:
+        NotFound: There is no `millpond.toml`.
+        SettingsError: It is wrong.
+    """
+    return Platform(load_settings(Path(folder) if folder else None, profile), user=user, listener=listener)

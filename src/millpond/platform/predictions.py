@@ -1,0 +1,260 @@
+"""Predictions without a server: rows and whole tables, with the code that the server uses."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from millpond.core.errors import NotFound, RequestError
+from millpond.core.names import did_you_mean
+from millpond.core.time import parse_instant
+from millpond.lake.ports import Snapshot
+from millpond.platform import versions
+from millpond.platform.featurizing import CurrentSnapshots, LakeFeaturizer
+from millpond.platform.platform import Platform
+from millpond.platform.progress import step
+from millpond.registry.ports import Version
+from millpond.serving.ports import Prediction, PredictionSink, RequestColumn, ServedModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from millpond.lake.duckdb import DuckDBEngine
+    from millpond.serving.predictor import Predictor
+
+#: Seconds for which the champion of a model is taken to be the same.
+CHAMPION_MAX_AGE = 1.0
+
+
+def load_predictor(platform: Platform, version: Version, log: PredictionSink, engine: DuckDBEngine) -> Predictor:
+    """A version ready to answer, with its own code, looking features up through `engine`."""
+    from millpond.serving.predictor import Predictor
+
+    loaded = versions.load(platform, version)
+    featurizer = LakeFeaturizer(loaded.model, loaded.served, engine, CurrentSnapshots(platform.lake))
+    return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
+
+
+class ServedModels:
+    """The versions that a serving process answers with, loaded when first asked for. Safe across threads.
+
+    A promoted version is taken between two requests, within `CHAMPION_MAX_AGE` seconds and the time that loading
+    it takes; the one before answers meanwhile.
+    """
+
+    def __init__(self, platform: Platform, log: PredictionSink) -> None:
+        self._platform = platform
+        self._log = log
+        self._lock = threading.Lock()
+        self._loaded: dict[tuple[str, int], Predictor] = {}
+        self._champions: dict[str, tuple[float, int]] = {}
+
+    def names(self) -> list[str]:
+        """Models that have a champion, sorted."""
+        return sorted(name for name in self._platform.store.models() if self._champion(name) is not None)
+
+    def versions(self, model: str) -> list[int]:
+        """Numbers of the model's versions that can be asked for, oldest first."""
+        return [each.number for each in self._platform.store.versions(model)]
+
+    def get(self, model: str, version: int | None = None) -> Predictor:
+        """The predictor of a version (default: the champion).
+
+        Raises:
+            NotFound: No such model or version, or no version serves.
+            Unavailable: The version cannot be loaded here.
+        """
+        number = self._champion(model) if version is None else version
+        if number is None:
+            raise self._no_champion(model)
+        with self._lock:
+            found = self._loaded.get((model, number))
+            if found is None:
+                known = self._platform.store.version(model, number)
+                found = load_predictor(self._platform, known, self._log, self._platform.new_engine())
+                self._loaded[model, number] = found
+        return found
+
+    def load_champions(self) -> None:
+        """Load what will be asked for, so that no request waits for it."""
+        for name in self.names():
+            self.get(name)
+
+    def _champion(self, model: str) -> int | None:
+        asked, number = self._champions.get(model, (float("-inf"), 0))
+        if time.monotonic() - asked > CHAMPION_MAX_AGE:
+            version = versions.champion(self._platform, model)
+            if version is None:
+                return None
+            number = version.number
+            self._champions[model] = (time.monotonic(), number)
+        return number
+
+    def _no_champion(self, model: str) -> NotFound:
+        known = self._platform.store.models()
+        if model in known:
+            hint = f"promote a version: millpond deploy {model} VERSION"
+            return NotFound(f"No version of model {model!r} serves", hint=hint)
+        return NotFound(f"There is no model {model!r}", hint=did_you_mean(model, known, noun="models"))
+
+
+def predict_rows(
+    platform: Platform, model: str, rows: Sequence[Mapping[str, Any]], *, as_of: datetime | None = None
+) -> list[Prediction]:
+    """Answer rows with the model's champion, in this process; the predictions are in the prediction log.
+
+    Args:
+        platform: The project.
+        model: The model's name.
+        rows: Request column -> value; numbers and instants may be text.
+        as_of: Instant of the features of all rows; None takes each row's own, else now.
+
+    Raises:
+        NotFound: No such model, or no version of it serves.
+        RequestError: A row does not fit.
+    """
+    with _champion_predictor(platform, model) as predictor:
+        return predictor.predict(records_to_arrow(rows, predictor.served), as_of, platform.user)
+
+
+def predict_batch(platform: Platform, model: str, source: str, target: str, *, rows_at_once: int = 20_000) -> Snapshot:
+    """Score a table into a table with the model's champion; commits one snapshot of `target`, or nothing.
+
+    Memory is that of `rows_at_once` rows. Features are as of each row's instant of prediction. The target has the
+    request columns and keys of the source, and the outputs; see `serving.batch`.
+
+    Raises:
+        NotFound: No such model, table, or no version serves.
+        RequestError: A row does not fit.
+    """
+    from millpond.serving.batch import score_batches
+
+    if target in platform.definitions.tables:
+        raise RequestError(f"{target} is a table that the project declares", hint="name another table with --to")
+    snapshot = platform.lake.snapshot(source)
+    with _champion_predictor(platform, model) as predictor, platform.engine() as engine:
+        served = predictor.served
+        keys = platform.definitions.tables[source].keys if source in platform.definitions.tables else ()
+        columns = _batch_columns(served, snapshot, keys)
+        with step(platform.listener, f"score {source} with {model}/{served.version}") as current:
+            names = ", ".join(f'"{name}"' for name in columns)
+            batches = engine.reader(f"SELECT {names} FROM {engine.scan(snapshot)}", batch_rows=rows_at_once)
+            scored = score_batches(predictor, batches, keep=columns)
+            properties = {"model": str(served.model), "version": str(served.version), "source": str(snapshot)}
+            written = platform.lake.overwrite(target, scored, properties=properties)
+            current.detail = f"{written.rows:,} rows into {target}"
+    return written
+
+
+def flush(platform: Platform) -> int:
+    """Move finished segments of the prediction log into the lake, each exactly once; how many predictions."""
+    from millpond.serving.prediction_log import drain
+    from millpond.serving.prediction_table import PREDICTIONS
+
+    def write(rows: pa.Table, token: str) -> object:
+        return platform.lake.append(PREDICTIONS, rows, token=token)
+
+    return drain(platform.settings.spool, write).predictions
+
+
+def records_to_arrow(records: Sequence[Mapping[str, Any]], served: ServedModel) -> pa.Table:
+    """Rows given as plain values, or as text, as Arrow in the types of the model's request columns.
+
+    Raises:
+        RequestError: A column is unknown, or a value does not fit its type.
+    """
+    import pyarrow as pa
+
+    from millpond.serving.columns import arrow_type
+
+    columns = {column.name: column for column in served.columns}
+    given: dict[str, list[Any]] = {name: [None] * len(records) for name in columns if any(name in r for r in records)}
+    for index, record in enumerate(records):
+        for name, value in record.items():
+            if name not in columns:
+                hint = did_you_mean(name, columns, noun="columns")
+                raise RequestError(f"The model takes no column {name!r}", where=f"row {index}", hint=hint)
+            given[name][index] = _value(value, columns[name], index)
+    if not given:
+        needed = ", ".join(f"{column.name}=..." for column in served.columns if column.required)
+        raise RequestError("The request carries no columns", where=f"model {served.model}", hint=f"give {needed}")
+    return pa.table({name: pa.array(values, arrow_type(columns[name].type)) for name, values in given.items()})
+
+
+def _value(value: Any, column: RequestColumn, index: int) -> Any:
+    if value is None or (isinstance(value, str) and not value and column.type != "string"):
+        return None
+    try:
+        return _READERS[column.type](value)
+    except (TypeError, ValueError) as error:
+        where = f"row {index}, {column.name}"
+        hint = f"the column is of type {column.type}"
+        raise RequestError(f"{value!r} is no {column.type}: {error}", where=where, hint=hint) from error
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise ValueError("write true or false")
+
+
+def _integer(value: Any) -> int:
+    number = int(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or int(number) != number:
+        raise ValueError("it is no whole number")
+    return int(number)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError("it is a boolean")
+    return float(value)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"it is a {type(value).__name__}; put it in quotes")
+    return value
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("it names no time zone")
+        return value
+    return parse_instant(value)
+
+
+_READERS = {"bool": _boolean, "int64": _integer, "float64": _number, "string": _string, "instant": _moment}
+
+
+def _batch_columns(served: ServedModel, snapshot: Snapshot, keys: Sequence[str]) -> list[str]:
+    there = set(snapshot.column_names)
+    for column in served.columns:
+        if column.required and column.name not in there:
+            hint = did_you_mean(column.name, there, noun=f"columns of {snapshot.table}")
+            raise RequestError(f"{snapshot.table} has no column {column.name!r}, which the model needs", hint=hint)
+    wanted = [*keys, *(column.name for column in served.columns if column.name in there)]
+    return list(dict.fromkeys(wanted))
+
+
+@contextmanager
+def _champion_predictor(platform: Platform, model: str) -> Iterator[Predictor]:
+    from millpond.serving.prediction_log import PredictionLog
+
+    log = PredictionLog(platform.settings.spool)
+    version = versions.champion(platform, model)
+    if version is None:
+        platform.definitions.model(model)
+        raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
+    try:
+        with platform.engine() as engine:
+            yield load_predictor(platform, version, log, engine)
+    finally:
+        log.close()

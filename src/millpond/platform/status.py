@@ -1,0 +1,56 @@
+"""The project in a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from millpond.platform.platform import Platform
+from millpond.platform.release import CHAMPION
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """A table: its rows and last change (UTC), None where it is declared and not there yet; "ingested" or "derived"."""
+
+    name: str
+    rows: int | None
+    changed_at: datetime | None
+    kind: str
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A model: number of versions, the one that serves, and when the newest was trained (UTC)."""
+
+    name: str
+    versions: int
+    champion: int | None
+    trained_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ProjectStatus:
+    """A project under a profile; `server` is the running server's address, or None."""
+
+    project: str
+    profile: str
+    server: str | None
+    tables: tuple[TableStatus, ...]
+    models: tuple[ModelStatus, ...]
+
+
+def project_status(platform: Platform) -> ProjectStatus:
+    """What is declared, and what of it is there."""
+    tables = []
+    for name, table in platform.definitions.tables.items():
+        kind = "derived" if table.derivation else "ingested"
+        snapshot = platform.lake.snapshot(name) if platform.lake.exists(name) else None
+        tables.append(TableStatus(name, snapshot and snapshot.rows, snapshot and snapshot.committed_at, kind))
+    models = []
+    for name in platform.definitions.models:
+        versions = platform.store.versions(name)
+        champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
+        models.append(ModelStatus(name, len(versions), champion, versions[-1].created_at if versions else None))
+    settings = platform.settings
+    return ProjectStatus(settings.name, settings.profile_name, platform.server_url(), tuple(tables), tuple(models))

@@ -1,0 +1,202 @@
+"""Training a model: everything upstream brought up to date, then a version, judged and perhaps promoted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millpond.core.fingerprints import fingerprint
+from millpond.definitions.models import Model
+from millpond.lake.ports import Snapshot
+from millpond.platform import release, versions
+from millpond.platform.loading import definition_files
+from millpond.platform.platform import Platform
+from millpond.platform.progress import Step, step
+from millpond.platform.tables import refresh
+from millpond.platform.training_sets import TrainingSet, read_rows, training_set
+from millpond.registry.ports import Candidate, Lineage, Version
+
+if TYPE_CHECKING:
+    from millpond.training.gates import GateResult
+    from millpond.training.train import Champion, Trained
+
+#: Packages whose version can change what training gives.
+DECISIVE_PACKAGES = ("lightgbm", "numpy", "optuna", "pandas", "scikit-learn", "scipy", "skrub")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` did.
+
+    Attributes:
+        version: The version that is up to date now.
+        trained: Whether it was trained by this call, rather than found.
+        gates: What the gates said; empty where nothing was trained.
+        promoted: Whether this call made the version champion.
+        report: The version's HTML report.
+    """
+
+    version: Version
+    trained: bool
+    gates: Sequence[GateResult]
+    promoted: bool
+    report: Path
+
+
+def train(platform: Platform, name: str, *, force: bool = False) -> TrainResult:
+    """Bring a model up to date: tables, checks, training set, version, gates.
+
+    Nothing is done again whose inputs, code and packages have not changed, unless `force` is given, which trains
+    anew. A version that passes all gates becomes champion; one that does not stays challenger.
+
+    Raises:
+        NotFound: No such model, or a table was never ingested.
+        CheckFailed: A blocking check found violations.
+        TrainingError: The model cannot be trained on this data.
+        VersionRefused: The trained model could not be loaded in a clean process.
+    """
+    model = platform.definitions.model(name)
+    snapshots = refresh(platform, platform.definitions.upstream(model))
+    examples = training_set(platform, model, snapshots)
+    lineage = _lineage(platform, model, examples, snapshots)
+    with step(platform.listener, f"train {model.name}") as current:
+        known = _version_with(platform, model, lineage.fingerprint)
+        if known is not None and not force:
+            current.up_to_date(f"version {known.number}")
+            return TrainResult(known, False, (), False, platform.store.report(known))
+        champion = _champion(platform, model, examples)
+        trained = _fit(platform, model, examples, champion, current)
+        current.detail = _headline(trained)
+    with step(platform.listener, f"register {model.name}") as current:
+        version = platform.store.register(_candidate(platform, model, examples, lineage, trained))
+        versions.pin(platform, version, lineage)
+        current.detail = f"version {version.number}, loaded and tried in a clean process"
+    promoted = _judge(platform, version, trained.gates)
+    return TrainResult(
+        platform.store.version(name, version.number), True, trained.gates, promoted, platform.store.report(version)
+    )
+
+
+def _fit(platform: Platform, model: Model, examples: TrainingSet, champion: Champion | None, current: Step) -> Trained:
+    from millpond.training.data import TrainingData
+    from millpond.training.train import train as fit
+
+    columns = examples.columns
+    data = TrainingData(
+        rows=read_rows(platform, examples),
+        keys=columns.keys,
+        inputs=columns.inputs,
+        slices=columns.slices,
+        at=columns.at,
+        label=columns.label,
+        label_known=columns.label_known,
+    )
+
+    def progress(message: str) -> None:
+        current.detail = message
+        platform.listener(current)
+
+    return fit(model, data, champion=champion, progress=progress)
+
+
+def _champion(platform: Platform, model: Model, examples: TrainingSet) -> Champion | None:
+    from millpond.training.train import Champion
+
+    version = versions.champion(platform, model.name)
+    if version is None:
+        return None
+    return Champion(version.number, versions.scorer(platform, version, examples.columns.inputs), version.metrics)
+
+
+def _judge(platform: Platform, version: Version, gates: Sequence[GateResult]) -> bool:
+    with step(platform.listener, f"judge {version}") as current:
+        platform.store.set_alias(version.model, release.CHALLENGER, version.number)
+        failed = [gate for gate in gates if not gate.passed]
+        if failed:
+            current.detail = "not promoted: " + "; ".join(gate.reason for gate in failed)
+            return False
+        why = f"passed {len(gates)} gates" if gates else "no gates are declared"
+        release.promote(platform, version.model, version.number, why=why)
+        current.detail = f"champion: {why}"
+    return True
+
+
+def _lineage(platform: Platform, model: Model, examples: TrainingSet, snapshots: Mapping[str, Snapshot]) -> Lineage:
+    import platform as machine
+
+    from millpond.registry.environment import installed_packages
+    from millpond.registry.git import code_state
+
+    packages = installed_packages()
+    meaning = {
+        "model": model.describe(),
+        "tables": {table.name: table.describe() for table in platform.definitions.upstream(model)},
+    }
+    decisive = {name: packages[name] for name in DECISIVE_PACKAGES if name in packages}
+    return Lineage(
+        training_set=examples.snapshot.table,
+        training_set_snapshot=examples.snapshot.id,
+        sources={name: snapshot.id for name, snapshot in snapshots.items()},
+        definitions=meaning,
+        fingerprint=fingerprint([examples.snapshot.id, model.describe(), decisive]),
+        code=code_state(platform.settings.root),
+        packages=packages,
+        python=machine.python_version(),
+        platform=machine.platform(),
+    )
+
+
+def _version_with(platform: Platform, model: Model, wanted: str) -> Version | None:
+    return next((each for each in platform.store.versions(model.name) if each.fingerprint == wanted), None)
+
+
+def _candidate(
+    platform: Platform, model: Model, examples: TrainingSet, lineage: Lineage, trained: Trained
+) -> Candidate:
+    from millpond.training.report import render
+
+    spec = versions.make_spec(platform, model, examples, trained)
+    report = render(model, trained, lineage=_report_lineage(lineage, examples))
+    code = {f"code/{path}": content for path, content in definition_files(platform.settings.definitions).items()}
+    return Candidate(
+        model=model.name,
+        task=model.task.kind,
+        estimator=trained.estimator,
+        inputs=examples.columns.inputs,
+        threshold=trained.threshold,
+        metrics=trained.metrics,
+        params={**trained.params, "estimator": model.describe()["estimator"], "seed": model.seed},
+        input_example=trained.input_example,
+        expected=trained.expected,
+        spec=spec,
+        files={
+            **code,
+            "report.html": report.encode(),
+            "gates.json": json.dumps([_gate(each) for each in trained.gates], indent=2).encode(),
+        },
+        lineage=lineage,
+        trained_by=platform.user,
+    )
+
+
+def _gate(gate: GateResult) -> dict[str, Any]:
+    return {"gate": gate.gate, "passed": gate.passed, "value": gate.value, "other": gate.other, "reason": gate.reason}
+
+
+def _report_lineage(lineage: Lineage, examples: TrainingSet) -> dict[str, str]:
+    commit = (lineage.code.commit or "none")[:12] + (" with uncommitted changes" if lineage.code.dirty else "")
+    return {
+        "training set": f"{examples.snapshot} ({examples.snapshot.rows:,} rows)",
+        **{f"table {name}": f"snapshot {snapshot}" for name, snapshot in lineage.sources.items()},
+        "code": commit,
+        "python": lineage.python,
+        **{name: lineage.packages[name] for name in DECISIVE_PACKAGES if name in lineage.packages},
+    }
+
+
+def _headline(trained: Trained) -> str:
+    names = ("roc_auc", "pr_auc", "log_loss") if "test.roc_auc" in trained.metrics else ("rmse", "mae", "r2")
+    return "test " + ", ".join(f"{name} {trained.metrics[f'test.{name}']:.4f}" for name in names)

@@ -1,0 +1,143 @@
+"""Registered versions at work: what serving needs of one, loading it with its own code, keeping its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millpond.core.errors import NotFound, VersionRefused
+from millpond.definitions.models import Model
+from millpond.lake.ports import Snapshot
+from millpond.platform.loading import load_definitions
+from millpond.platform.platform import Platform
+from millpond.registry.ports import Lineage, Version
+from millpond.serving.ports import RequestColumn, ServedModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from millpond.platform.training_sets import TrainingSet
+    from millpond.serving.runtime import NativeRuntime
+    from millpond.training.train import Trained
+
+#: Request types by Iceberg type.
+_REQUEST_TYPES = {
+    "boolean": "bool",
+    "int": "int64",
+    "long": "int64",
+    "float": "float64",
+    "double": "float64",
+    "string": "string",
+    "timestamptz": "instant",
+}
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A version with the definitions that it was trained with.
+
+    Attributes:
+        version: The version.
+        served: What a request carries, and what the estimator takes.
+        model: The model as its own code declares it, not as the project does now.
+        directory: Its MLflow model, with Millpond's files below `millpond/`.
+    """
+
+    version: Version
+    served: ServedModel
+    model: Model
+    directory: Path
+
+
+def champion(platform: Platform, model: str) -> Version | None:
+    """The version that serves, or None."""
+    try:
+        return platform.store.version(model, "champion")
+    except NotFound:
+        return None
+
+
+def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: Trained) -> dict[str, Any]:
+    """What serving needs of a version beside its estimator, as plain JSON."""
+    snapshot = platform.lake.snapshot(model.examples.name, examples.sources[model.examples.name])
+    return {
+        "task": model.task.kind,
+        "threshold": trained.threshold,
+        "at": model.time,
+        "inputs": dict(examples.columns.inputs),
+        "columns": [asdict(column) for column in request_columns(model, snapshot)],
+        "definitions": platform.settings.definitions.name,
+        "split": trained.split,
+    }
+
+
+def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
+    """What a request for `model` carries: entity keys, inputs, and what its request features read.
+
+    The instant of prediction may always be given, and never must, unless a request feature reads it.
+    """
+    from millpond.features.request import required_columns
+
+    types = {column.name: _REQUEST_TYPES.get(column.type, "string") for column in examples.columns}
+    read = required_columns(model.request_features, examples.columns)
+    roles = dict.fromkeys(model.entity_keys, "key")
+    for names, role in ((model.columns, "input"), (read, "request"), ((model.time,) if model.time else (), "request")):
+        for name in names:
+            roles.setdefault(name, role)
+    return [RequestColumn(name, types[name], role == "key" or name in read, role) for name, role in roles.items()]
+
+
+def load(platform: Platform, version: Version) -> LoadedVersion:
+    """A version with its own code.
+
+    Raises:
+        VersionRefused: Its files are not whole.
+    """
+    spec = platform.store.spec(version)
+    directory = platform.store.directory(version)
+    code = directory / "millpond" / "code" / spec["definitions"]
+    served = ServedModel(
+        model=version.model,
+        version=version.number,
+        task=spec["task"],
+        threshold=spec["threshold"],
+        columns=tuple(RequestColumn(**column) for column in spec["columns"]),
+        at=spec["at"],
+        inputs=spec["inputs"],
+    )
+    try:
+        model = load_definitions(code).model(version.model)
+    except NotFound as error:
+        hint = f"train it again: millpond train {version.model} --force"
+        raise VersionRefused(f"The code of {version} is not in the store", where=str(code), hint=hint) from error
+    return LoadedVersion(version, served, model, directory)
+
+
+def runtime(loaded: LoadedVersion) -> NativeRuntime:
+    """The version's estimator, loaded."""
+    from millpond.serving.runtime import NativeRuntime
+    from millpond.training.frame import to_frame
+
+    return NativeRuntime(loaded.directory, loaded.served, to_frame)
+
+
+def scorer(
+    platform: Platform, version: Version, inputs: Mapping[str, str]
+) -> Callable[[pa.Table], Sequence[float]] | None:
+    """A function from raw inputs to the version's outputs; None where it needs inputs that are not among these."""
+    loaded = load(platform, version)
+    needed = loaded.served.inputs
+    if any(inputs.get(name) != kind for name, kind in needed.items()):
+        return None
+    estimator = runtime(loaded)
+    return lambda rows: estimator.predict(rows.select(list(needed)))
+
+
+def pin(platform: Platform, version: Version, lineage: Lineage) -> None:
+    """Keep every snapshot that the version was made of from expiry."""
+    name = f"version-{version.model}-{version.number}"
+    kept = {lineage.training_set: lineage.training_set_snapshot, **lineage.sources}
+    for table, snapshot in kept.items():
+        platform.lake.pin(platform.lake.snapshot(table, snapshot), name)

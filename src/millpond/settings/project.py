@@ -1,0 +1,189 @@
+"""`millpond.toml` and the environment, read once into frozen settings. The only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from millpond.core.errors import NotFound, SettingsError
+from millpond.core.names import NAME_RULE, did_you_mean, is_name
+
+FILE_NAME = "millpond.toml"
+STATE_NAME = ".millpond"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProjectSection(_Section):
+    """`[project]`: what the project is called, and where its definitions are."""
+
+    name: str
+    definitions: str = "definitions.py"
+
+
+class Profile(_Section):
+    """`[profiles.NAME]`: where the parts live, and what they may use.
+
+    Attributes:
+        state: Folder of everything at rest, relative to the project.
+        host: Address that the server listens on.
+        port: Its port.
+        threads: Threads of the query engine and of training; None means one a core.
+        memory_limit: Memory of the query engine, such as "4GB"; None means 60 % of the machine's.
+        body_limit: Greatest request body of a prediction, in bytes.
+    """
+
+    state: str = STATE_NAME
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=1, le=65535)
+    threads: int | None = Field(default=None, ge=1)
+    memory_limit: str | None = None
+    body_limit: int = Field(default=16 << 20, ge=1024)
+
+
+class _File(_Section):
+    project: ProjectSection
+    profiles: dict[str, Profile] = Field(default_factory=dict)
+
+
+class Settings(BaseModel):
+    """A project under a profile.
+
+    Attributes:
+        root: The project's folder, absolute.
+        name: The project's name.
+        definitions: The Python file, or the package folder, with the definitions; absolute.
+        profile_name: The profile in force.
+        profile: Its values.
+        token: A token from the environment, for clients of a server; None where there is none.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    root: Path
+    name: str
+    definitions: Path
+    profile_name: str
+    profile: Profile
+    token: str | None = None
+
+    @property
+    def state(self) -> Path:
+        """The folder of everything at rest."""
+        return self.root / self.profile.state
+
+    @property
+    def lake(self) -> Path:
+        return self.state / "lake"
+
+    @property
+    def spool(self) -> Path:
+        return self.state / "spool"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def run(self) -> Path:
+        return self.state / "run"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.state / "artifacts"
+
+    @property
+    def tracking_database(self) -> Path:
+        return self.state / "mlflow.db"
+
+    @property
+    def platform_database(self) -> Path:
+        return self.state / "platform.db"
+
+    @property
+    def token_file(self) -> Path:
+        return self.state / "token"
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder at or above `start` that holds `millpond.toml`.
+
+    Raises:
+        NotFound: There is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    raise NotFound(
+        f"There is no {FILE_NAME} in {start} or above it",
+        hint="go to a project's folder, or make one with `millpond init NAME`",
+    )
+
+
+def load_settings(
+    start: Path | None = None, profile: str | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings of the project at or above `start` (default: MILLPOND_PROJECT, else the working folder).
+
+    The profile is the argument, else MILLPOND_PROFILE, else "local".
+
+    Raises:
+        NotFound: There is no project.
+        SettingsError: The file or a value in it is wrong.
+    """
+    variables = os.environ if environment is None else environment
+    root = find_root((start or Path(variables.get("MILLPOND_PROJECT") or ".")).resolve())
+    path = root / FILE_NAME
+    contents = _parse(path)
+    chosen = profile or variables.get("MILLPOND_PROFILE") or "local"
+    profiles = {"local": Profile(), **contents.profiles}
+    if chosen not in profiles:
+        hint = did_you_mean(chosen, profiles, noun="profiles")
+        raise SettingsError(f"There is no profile {chosen!r}", where=str(path), hint=hint)
+    if not is_name(contents.project.name):
+        raise SettingsError(f"project.name is {contents.project.name!r}", where=str(path), hint=NAME_RULE)
+    return Settings(
+        root=root,
+        name=contents.project.name,
+        definitions=root / contents.project.definitions,
+        profile_name=chosen,
+        profile=profiles[chosen],
+        token=variables.get("MILLPOND_TOKEN") or None,
+    )
+
+
+def _parse(path: Path) -> _File:
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{FILE_NAME} cannot be read: {error}", where=str(path), hint="it must be TOML") from error
+    try:
+        return _File.model_validate(raw)
+    except ValidationError as error:
+        raise SettingsError(_first(error), where=str(path), hint=_hint(error)) from error
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key} is not a setting"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} is {problem.get('input')!r}: {problem['msg']}"
+
+
+def _hint(error: ValidationError) -> str:
+    location = [str(part) for part in error.errors()[0]["loc"]]
+    section: type[BaseModel] = _File
+    if location[0] == "project" and len(location) > 1:
+        section = ProjectSection
+    elif location[0] == "profiles" and len(location) > 2:
+        section = Profile
+    return did_you_mean(location[-1], section.model_fields, noun="settings here")

@@ -1,0 +1,64 @@
+import pytest
+
+from millpond.core.errors import NotFound, SettingsError
+from millpond.settings.project import load_settings
+
+PROJECT = '[project]\nname = "flights"\n'
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "millpond.toml").write_text(PROJECT)
+    return tmp_path
+
+
+def test_defaults(project):
+    settings = load_settings(project, environment={})
+    assert settings.name == "flights"
+    assert settings.definitions == project / "definitions.py"
+    assert settings.profile_name == "local"
+    assert settings.state == project / ".millpond"
+
+
+def test_the_project_is_found_from_below(project):
+    below = project / "notebooks" / "old"
+    below.mkdir(parents=True)
+    assert load_settings(below, environment={}).root == project
+
+
+def test_no_project(tmp_path):
+    with pytest.raises(NotFound, match="no millpond.toml") as caught:
+        load_settings(tmp_path, environment={})
+    assert "millpond init" in caught.value.hint
+
+
+def test_the_environment_chooses_project_and_profile(project, tmp_path):
+    (project / "millpond.toml").write_text(PROJECT + "[profiles.team]\nport = 9000\n")
+    settings = load_settings(environment={"MILLPOND_PROJECT": str(project), "MILLPOND_PROFILE": "team"})
+    assert (settings.profile_name, settings.profile.port) == ("team", 9000)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("[project\n", "cannot be read", "TOML"),
+        ("[project]\n", "project.name is missing", "settings here: definitions, name"),
+        (PROJECT + "defintions = 'a.py'\n", "project.defintions is not a setting", "did you mean 'definitions'?"),
+        (PROJECT + "[profiles.local]\nprt = 1\n", "profiles.local.prt is not a setting", "did you mean 'port'?"),
+        (PROJECT + "[profiles.local]\nport = 0\n", "profiles.local.port is 0", ""),
+        (PROJECT + "[profile.local]\n", "profile is not a setting", "did you mean 'profiles'?"),
+        ('[project]\nname = "My Flights"\n', "project.name is 'My Flights'", "lower-case"),
+    ],
+)
+def test_mistakes_are_named_with_file_and_match(project, text, what, hint):
+    (project / "millpond.toml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(project, environment={})
+    assert what in caught.value.what
+    assert hint in caught.value.hint
+    assert caught.value.where == str(project / "millpond.toml")
+
+
+def test_an_unknown_profile(project):
+    with pytest.raises(SettingsError, match="no profile 'team'"):
+        load_settings(project, "team", environment={})
