@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from millpond.core.time import format_instant, now
 from millpond.registry.mlflow_library import retrying
 from millpond.registry.mlflow_model import mlflow_type
 from millpond.registry.ports import Candidate
@@ -63,7 +64,8 @@ def start_run(client: MlflowClient, experiment_id: str, candidate: Candidate) ->
     if code.branch:
         tags["mlflow.source.git.branch"] = code.branch
     tags = {name: value[:_LONGEST_TAG] for name, value in tags.items()}
-    return str(retrying(lambda: client.create_run(experiment_id, tags=tags)).info.run_id)
+    name = f"{candidate.model} {format_instant(now().replace(microsecond=0))}"
+    return str(retrying(lambda: client.create_run(experiment_id, tags=tags, run_name=name)).info.run_id)
 
 
 def log_contents(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
@@ -91,11 +93,11 @@ def _param(value: Any) -> str:
 def _metrics(candidate: Candidate, model_id: str) -> Iterator[Metric]:
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
+    logged_at = int(time.time() * 1000)
     for name, value in candidate.metrics.items():
         # MLflow would store an infinite metric as the largest number; "absent" is the truer answer.
         if not math.isinf(value):
-            yield Metric(name, float(value), now, 0, model_id=model_id)
+            yield Metric(name, float(value), logged_at, 0, model_id=model_id)
 
 
 def _datasets(candidate: Candidate) -> list[DatasetInput]:

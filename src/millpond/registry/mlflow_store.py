@@ -43,6 +43,10 @@ class MLflowStore:
         self._connection = Connection(database, artifacts)
         self._time_limit = time_limit
 
+    def make_ready(self) -> None:
+        """Import MLflow and open the database, so that the next call need not; worth a thread beside other work."""
+        _ = self._connection.client
+
     # --- writing
 
     def register(self, candidate: Candidate) -> Version:
@@ -168,11 +172,10 @@ class MLflowStore:
         from mlflow.entities import LoggedModelOutput
 
         client = self._connection.client
+        location = str(self._call(lambda: client.get_logged_model(model_id)).artifact_location)
         if mlflow_model.REPORT in candidate.files:
-            location = self._call(lambda: client.get_logged_model(model_id)).artifact_location
             report = self._connection.directory(location) / mlflow_model.FOLDER / mlflow_model.REPORT
             self._call(lambda: client.log_artifact(run_id, str(report)))
-        location = self._call(lambda: client.get_logged_model(model_id)).artifact_location
         self._call(lambda: client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)]))
         self._call(lambda: client.set_terminated(run_id, "FINISHED"))
         tags = {**candidate.tags, **mlflow_runs.own_tags(candidate)}
