@@ -57,18 +57,14 @@ class ServedModels:
         """Models that have a champion, sorted."""
         return sorted(name for name in self._platform.store.models() if self._champion(name) is not None)
 
-    def versions(self, model: str) -> list[int]:
-        """Numbers of the model's versions that can be asked for, oldest first."""
-        return [each.number for each in self._platform.store.versions(model)]
-
-    def get(self, model: str, version: int | None = None) -> Predictor:
+    def get(self, model: str, version: str | None = None) -> Predictor:
         """The predictor of a version (default: the champion).
 
         Raises:
             NotFound: No such model or version, or no version serves.
             Unavailable: The version cannot be loaded here.
         """
-        number = self._champion(model) if version is None else version
+        number = self._champion(model) if version is None else self._number(model, version)
         if number is None:
             raise self._no_champion(model)
         with self._lock:
@@ -93,6 +89,11 @@ class ServedModels:
             number = version.number
             self._champions[model] = (time.monotonic(), number)
         return number
+
+    def _number(self, model: str, version: str) -> int:
+        if not version.isdigit():
+            raise NotFound(f"Model {model!r} has no version {version!r}", hint="versions are numbers: 1, 2, 3 ...")
+        return int(version)
 
     def _no_champion(self, model: str) -> NotFound:
         known = self._platform.store.models()
@@ -121,31 +122,30 @@ def predict_rows(
         return predictor.predict(records_to_arrow(rows, predictor.served), as_of, platform.user)
 
 
-def predict_batch(platform: Platform, model: str, source: str, target: str, *, rows_at_once: int = 20_000) -> Snapshot:
+def predict_batch(platform: Platform, model: str, source: str, target: str) -> Snapshot:
     """Score a table into a table with the model's champion; commits one snapshot of `target`, or nothing.
 
-    Memory is that of `rows_at_once` rows. Features are as of each row's instant of prediction. The target has the
-    request columns and keys of the source, and the outputs; see `serving.batch`.
+    Constant memory. Features are as of each row's instant of prediction. The target has the keys of the source, and
+    the outputs that `serving.batch.predict_batches` names.
 
     Raises:
         NotFound: No such model, table, or no version serves.
-        RequestError: A row does not fit.
+        RequestError: A row does not fit, or the target is a table that the project declares.
     """
-    from millpond.serving.batch import score_batches
+    from millpond.serving.batch import predict_batches
 
     if target in platform.definitions.tables:
         raise RequestError(f"{target} is a table that the project declares", hint="name another table with --to")
     snapshot = platform.lake.snapshot(source)
     with _champion_predictor(platform, model) as predictor, platform.engine() as engine:
         served = predictor.served
-        keys = platform.definitions.tables[source].keys if source in platform.definitions.tables else ()
-        columns = _batch_columns(served, snapshot, keys)
+        declared = platform.definitions.tables.get(source)
+        keys = declared.keys if declared else ()
+        names = ", ".join(f'"{name}"' for name in _batch_columns(served, snapshot, keys))
         with step(platform.listener, f"score {source} with {model}/{served.version}") as current:
-            names = ", ".join(f'"{name}"' for name in columns)
-            batches = engine.reader(f"SELECT {names} FROM {engine.scan(snapshot)}", batch_rows=rows_at_once)
-            scored = score_batches(predictor, batches, keep=columns)
-            properties = {"model": str(served.model), "version": str(served.version), "source": str(snapshot)}
-            written = platform.lake.overwrite(target, scored, properties=properties)
+            rows = engine.reader(f"SELECT {names} FROM {engine.scan(snapshot)}")
+            properties = {"model": served.model, "version": str(served.version), "source": str(snapshot)}
+            written = platform.lake.overwrite(target, predict_batches(predictor, rows, keys=keys), properties=properties)
             current.detail = f"{written.rows:,} rows into {target}"
     return written
 

@@ -89,16 +89,10 @@ def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
     return [RequestColumn(name, types[name], role == "key" or name in read, role) for name, role in roles.items()]
 
 
-def load(platform: Platform, version: Version) -> LoadedVersion:
-    """A version with its own code.
-
-    Raises:
-        VersionRefused: Its files are not whole.
-    """
+def served_model(platform: Platform, version: Version) -> ServedModel:
+    """What a request for the version carries, and what its estimator takes."""
     spec = platform.store.spec(version)
-    directory = platform.store.directory(version)
-    code = directory / "millpond" / "code" / spec["definitions"]
-    served = ServedModel(
+    return ServedModel(
         model=version.model,
         version=version.number,
         task=spec["task"],
@@ -107,12 +101,22 @@ def load(platform: Platform, version: Version) -> LoadedVersion:
         at=spec["at"],
         inputs=spec["inputs"],
     )
+
+
+def load(platform: Platform, version: Version) -> LoadedVersion:
+    """A version with its own code.
+
+    Raises:
+        VersionRefused: Its files are not whole.
+    """
+    directory = platform.store.directory(version)
+    code = directory / "millpond" / "code" / platform.store.spec(version)["definitions"]
     try:
         model = load_definitions(code).model(version.model)
     except NotFound as error:
         hint = f"train it again: millpond train {version.model} --force"
         raise VersionRefused(f"The code of {version} is not in the store", where=str(code), hint=hint) from error
-    return LoadedVersion(version, served, model, directory)
+    return LoadedVersion(version, served_model(platform, version), model, directory)
 
 
 def runtime(loaded: LoadedVersion) -> NativeRuntime:

@@ -1,0 +1,103 @@
+"""What the faces do: implements `read_models.Operations` through the serving worker and the model store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from millpond.core import errors
+from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
+from millpond.core.time import parse_instant
+from millpond.platform import release, versions
+from millpond.platform.platform import Platform
+from millpond.platform.predictions import records_to_arrow
+from millpond.platform.read_models import Answer, Promotion
+from millpond.serving.ports import ServedModel
+from millpond.serving.protocol import format_request
+from millpond.settings.project import Settings
+
+_TIMEOUT_SECONDS = 60.0
+
+
+class PlatformOperations:
+    """Predicts through the worker behind a Unix socket, and promotes. Safe across threads."""
+
+    def __init__(self, settings: Settings, worker: Path) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._local = threading.local()
+
+    def predict(
+        self, model: str, rows: Sequence[Mapping[str, Any]], as_of: datetime | None, user: str
+    ) -> Sequence[Answer]:
+        """See `read_models.Operations`."""
+        platform = self._platform(user)
+        champion = versions.champion(platform, model)
+        if champion is None:
+            raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
+        served = versions.served_model(platform, champion)
+        body = format_request(served.columns, records_to_arrow(rows, served), as_of=as_of)
+        reply = self._post(f"/v2/models/{model}/versions/{champion.number}/infer", body, user)
+        return list(_answers(reply, served))
+
+    def promote(self, model: str, version: int, why: str, user: str) -> Promotion:
+        """See `read_models.Operations`."""
+        if not why.strip():
+            raise RequestError("A promotion needs a reason", where="why", hint="it is kept in the audit log")
+        platform = self._platform(user)
+        before = versions.champion(platform, model)
+        release.promote(platform, model, version, why=why.strip())
+        return Promotion(model, version, before.number if before else None, user, why.strip())
+
+    def _platform(self, user: str) -> Platform:
+        found: Platform | None = getattr(self._local, "platform", None)
+        if found is None:
+            found = self._local.platform = Platform(self._settings)
+        found.user = user
+        return found
+
+    def _post(self, path: str, body: bytes, user: str) -> dict[str, Any]:
+        import httpx
+
+        transport = httpx.HTTPTransport(uds=str(self._worker))
+        headers = {"x-millpond-user": quote(user), "content-type": "application/json"}
+        try:
+            with httpx.Client(transport=transport, base_url="http://worker", timeout=_TIMEOUT_SECONDS) as client:
+                reply = client.post(path, content=body, headers=headers)
+        except httpx.TransportError as error:
+            hint = "it starts within some seconds of `millpond up`; see .millpond/logs"
+            raise Unavailable("The serving worker does not answer", hint=hint) from error
+        found: dict[str, Any] = reply.json()
+        if reply.is_error:
+            raise _failure(found)
+        return found
+
+
+def _answers(reply: Mapping[str, Any], served: ServedModel) -> list[Answer]:
+    outputs = {each["name"]: each["data"] for each in reply["outputs"]}
+    values = outputs["probability" if served.task == "classification" else "prediction"]
+    said = outputs.get("answer", [None] * len(values))
+    return [
+        Answer(
+            prediction_id=outputs["prediction_id"][row],
+            model=served.model,
+            version=served.version,
+            output=values[row],
+            answer=said[row],
+            threshold=served.threshold,
+            as_of=parse_instant(outputs["as_of"][row]),
+        )
+        for row in range(len(values))
+    ]
+
+
+def _failure(body: Mapping[str, Any]) -> MillpondError:
+    kind = getattr(errors, str(body.get("type", "")), MillpondError)
+    if not (isinstance(kind, type) and issubclass(kind, MillpondError)):
+        kind = MillpondError
+    what = str(body.get("what") or body.get("error", "The serving worker failed"))
+    return kind(what, where=str(body.get("where", "")), hint=str(body.get("hint", "")))

@@ -1,0 +1,65 @@
+"""Implements the ports of `read_models` for one project; safe across threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from millpond.definitions.project import Definitions
+from millpond.platform import lake_pages, model_pages, receipts
+from millpond.platform.platform import Platform
+from millpond.platform.read_models import (
+    FeatureViewPage,
+    ModelPage,
+    Overview,
+    PredictionLine,
+    Receipt,
+    TablePage,
+    VersionPage,
+)
+from millpond.settings.project import Settings
+
+
+class PlatformReader:
+    """Reads a project, with a `Platform` of its own for each thread.
+
+    The definitions are those of the time when the reader was made: a running server shows what it was started with.
+    """
+
+    def __init__(self, settings: Settings, definitions: Definitions) -> None:
+        self._settings = settings
+        self._definitions = definitions
+        self._local = threading.local()
+
+    @property
+    def _platform(self) -> Platform:
+        found: Platform | None = getattr(self._local, "platform", None)
+        if found is None:
+            found = self._local.platform = Platform(self._settings)
+            found.definitions = self._definitions
+        return found
+
+    def overview(self) -> Overview:
+        return lake_pages.overview(self._platform)
+
+    def table(self, name: str) -> TablePage:
+        return lake_pages.table_page(self._platform, name)
+
+    def feature_view(self, name: str) -> FeatureViewPage:
+        return lake_pages.feature_view_page(self._platform, name)
+
+    def model(self, name: str) -> ModelPage:
+        return model_pages.model_page(self._platform, name)
+
+    def version(self, model: str, number: int) -> VersionPage:
+        return model_pages.version_page(self._platform, model, number)
+
+    def report(self, model: str, number: int) -> Path:
+        return model_pages.report(self._platform, model, number)
+
+    def receipt(self, prediction_id: str) -> Receipt:
+        return receipts.trace(self._platform, prediction_id)
+
+    def predictions(self, model: str | None = None, limit: int = 50) -> Sequence[PredictionLine]:
+        return receipts.newest(self._platform, model, limit)

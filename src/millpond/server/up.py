@@ -1,0 +1,88 @@
+"""Starting the platform: the control process with everything that it puts a face on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+
+from starlette.types import ASGIApp
+
+from millpond import __version__
+from millpond.access.local import local_admin
+from millpond.core.errors import MillpondError
+from millpond.core.fingerprints import fingerprint
+from millpond.platform.operations import PlatformOperations
+from millpond.platform.platform import Platform
+from millpond.platform.predictions import flush
+from millpond.platform.reader import PlatformReader
+from millpond.server.app import Services
+from millpond.server.control import Banner, serve
+from millpond.server.processes import Child
+from millpond.settings.project import Settings
+
+_FLUSH_SECONDS = 5.0
+_log = logging.getLogger("millpond.server")
+
+
+def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str], None]) -> None:
+    """Serve a project until it is told to stop; see `control.serve`.
+
+    Args:
+        platform: The project. Its definitions are read once, now.
+        port: Port to listen on, 0 for a free one; None takes the profile's.
+        ready: Called with the server's address and a one-time login address, once it answers.
+    """
+    settings = platform.settings
+    settings.run.mkdir(parents=True, exist_ok=True)
+    admin = local_admin(settings.state)
+    socket = settings.run / "serving.sock"
+    services = Services(
+        access=platform.access,
+        reader=PlatformReader(settings, platform.definitions),
+        operations=PlatformOperations(settings, socket),
+        worker=socket,
+        version=__version__,
+        cookie=f"millpond_{fingerprint(str(settings.root))}",
+    )
+    command = [sys.executable, "-m", "millpond.server.worker", "--project", str(settings.root)]
+    command += ["--profile", settings.profile_name, "--socket", str(socket)]
+    stopping = threading.Event()
+    flusher = threading.Thread(target=_keep_flushing, args=(settings, stopping), daemon=True)
+    flusher.start()
+
+    def announce(banner: Banner) -> None:
+        ready(banner.url, banner.login_url)
+
+    def load_mlflow() -> ASGIApp:
+        from millpond.registry.mlflow_app import mlflow_application
+
+        return mlflow_application(settings.tracking_database, settings.artifacts)
+
+    try:
+        serve(
+            services,
+            state=settings.state,
+            announce=announce,
+            children=[Child("serving", command, socket=socket)],
+            load_mlflow=load_mlflow,
+            host=settings.profile.host,
+            port=settings.profile.port if port is None else port,
+            admin=admin.name,
+        )
+    finally:
+        stopping.set()
+        flusher.join(timeout=_FLUSH_SECONDS)
+
+
+def _keep_flushing(settings: Settings, stopping: threading.Event) -> None:
+    """Move predictions into the lake every few seconds, with a platform of this thread's own."""
+    platform = Platform(settings)
+    while not stopping.wait(_FLUSH_SECONDS):
+        try:
+            flush(platform)
+        except MillpondError as error:
+            _log.warning("predictions wait in the spool: %s", error.what)
+        except Exception:
+            _log.exception("predictions wait in the spool")
