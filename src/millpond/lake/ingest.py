@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SOURCE, MODE, FILES = "source", "mode", "files"
 
+_ROWS = "__ingested"
+
 
 @dataclass(frozen=True)
 class Ingested:
@@ -52,7 +54,7 @@ def ingest(
 ) -> Ingested:
     """Read sources into a table, as one snapshot or not at all.
 
-    Streams: memory does not grow with the sources. Archives are unpacked below `scratch`.
+    Memory does not grow with the sources: the engine spills, archives are unpacked below `scratch`.
 
     Sources whose bytes, declaration and mode are those of an earlier ingest are skipped: for overwrite and upsert,
     when that was the last write; for append, when it happened since the table was last overwritten. Appending the
@@ -139,17 +141,17 @@ class _Ingest:
         relation = source_relation(engine, self.sources, table)
         existing = {column.name: column.type for column in kept}
         columns = source_columns(engine, relation, self.sources, table, existing)
-        rows = _typed(columns, relation)
         where = ", ".join(source.label for source in self.sources[:3])
-        count = engine.rows(f"SELECT count(*) FROM {relation}")[0][0]
+        engine.execute(f"CREATE TEMP TABLE {_ROWS} AS SELECT * FROM {_typed(columns, relation)}")
+        count = engine.rows(f"SELECT count(*) FROM {_ROWS}")[0][0]
         if count == 0:
             raise DataError("The source has no rows", where=where, hint="nothing was written; check the file")
-        refuse_no_instant(engine, rows, table, where)
-        refuse_bad_keys(engine, rows, table.keys, where)
+        refuse_no_instant(engine, _ROWS, table, where)
+        refuse_bad_keys(engine, _ROWS, table.keys, where)
         if self.mode == "append" and current is not None:
-            refuse_known_keys(engine, rows, current, table.keys, where)
+            refuse_known_keys(engine, _ROWS, current, table.keys, where)
         try:
-            return self._store(engine.reader(f"SELECT * FROM {rows}"), said), count
+            return self._store(engine.reader(f"SELECT * FROM {_ROWS}"), said), count
         except SchemaMismatch as error:
             hint = f"{error.hint}; or declare the column's type in types="
             raise SchemaMismatch(error.what, where=f"{where}, into {error.where}", hint=hint) from error
