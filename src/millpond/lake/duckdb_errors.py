@@ -1,0 +1,69 @@
+"""What DuckDB says, in the user's terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from millpond.core.errors import DataError, MillpondError, NotFound, Unavailable
+from millpond.lake.schema import column_hint
+
+_NO_COLUMN = re.compile(r'[Cc]olumn "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
+_CANDIDATES = re.compile(r"Candidate bindings: (.+)")
+_NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+_LINE = re.compile(r"LINE (\d+):")
+
+
+@contextmanager
+def translated(sql: str, *, where: str = "", lines_before: int = 0) -> Iterator[None]:
+    """Raise errors of DuckDB as Millpond's.
+
+    Args:
+        sql: What was run; its beginning is said where nothing better is known.
+        where: The place in the user's files.
+        lines_before: Lines of `sql` that are not the user's.
+    """
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise translate(error, where or _excerpt(sql), lines_before) from error
+
+
+def translate(error: Exception, where: str, lines_before: int = 0) -> MillpondError:
+    """A Millpond error for an error of DuckDB."""
+    import duckdb
+
+    text = str(error)
+    line = _LINE.search(text)
+    if line is not None and int(line.group(1)) > lines_before:
+        where = f"{where}, line {int(line.group(1)) - lines_before} of the query" if lines_before else where
+    if (column := _NO_COLUMN.search(text)) is not None:
+        name = column.group(1) or column.group(2)
+        candidates = _CANDIDATES.search(text)
+        known = re.findall(r'"([^"]+)"', candidates.group(1)) if candidates else []
+        hint = column_hint(name, known) if known else "see the columns of the table"
+        return DataError(f'There is no column "{name}"', where=where, hint=hint)
+    if (table := _NO_TABLE.search(text)) is not None:
+        return DataError(f'There is no table "{table.group(1)}" here', where=where, hint="name it among the inputs")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        hint = "raise the memory limit, or free space in the directory for temporary files"
+        return Unavailable(f"The query needs more memory than it may use: {_first(text)}", where=where, hint=hint)
+    if isinstance(error, duckdb.IOException) and "No files found" in text:
+        return NotFound("Files of the snapshot are gone", where=where, hint="it has expired; read a newer snapshot")
+    if isinstance(error, duckdb.IOException):
+        return Unavailable(f"A file cannot be read or written: {_first(text)}", where=where)
+    return DataError(f"The query failed: {_first(text)}", where=where)
+
+
+def _first(text: str) -> str:
+    """The first line of a message, without the name of the error's class."""
+    first = text.strip().splitlines()[0] if text.strip() else "no reason was given"
+    return re.sub(r"^(?:[A-Z]\w+ )+Error: ", "", first)
+
+
+def _excerpt(sql: str) -> str:
+    flat = " ".join(sql.split())
+    return flat if len(flat) <= 200 else f"{flat[:197]}..."

@@ -1,0 +1,62 @@
+"""Reading a snapshot with DuckDB: its files, and which field of them is which column.
+
+Columns are found by field id, never by name: a file written before a rename still has the old name in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from millpond.lake.ports import Column, Snapshot
+from millpond.lake.schema import literal, quoted
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """What to read.
+
+    Attributes:
+        files: Absolute paths of Parquet files.
+        columns: Columns with their field ids, in order.
+        types: DuckDB type of each column, by name.
+        rows: Number of rows in all files.
+    """
+
+    files: tuple[str, ...]
+    columns: tuple[Column, ...]
+    types: Mapping[str, str]
+    rows: int
+
+    def only(self, names: Collection[str]) -> ScanPlan:
+        """The same rows with some of the columns."""
+        return replace(self, columns=tuple(column for column in self.columns if column.name in names))
+
+
+class Scannable(Protocol):
+    """A lake whose snapshots can be read as files."""
+
+    def plan(self, snapshot: Snapshot) -> ScanPlan:
+        """What to read for a snapshot."""
+        ...
+
+
+def scan_sql(plan: ScanPlan, *, filename: bool = False) -> str:
+    """A relation, for use after FROM, in DuckDB's dialect.
+
+    Args:
+        filename: Whether there is a column `filename` with the path of each row's file.
+    """
+    if not plan.files:
+        empty = ", ".join(f"NULL::{plan.types[column.name]} AS {quoted(column.name)}" for column in plan.columns)
+        extra = ", NULL::VARCHAR AS filename" if filename else ""
+        return f"(SELECT {empty}{extra} WHERE false)"
+    files = ", ".join(literal(file) for file in plan.files)
+    fields = ", ".join(
+        f"{column.field_id}: {{name: {literal(column.name)}, type: {literal(plan.types[column.name])},"
+        " default_value: NULL}"
+        for column in plan.columns
+    )
+    extra = ", filename=true" if filename else ""
+    return f"read_parquet([{files}], schema=MAP {{{fields}}}{extra})"

@@ -1,0 +1,305 @@
+"""Running a table's checks over one snapshot, in as few passes over the data as there can be.
+
+All row-wise conditions, the newest time and the row count are one aggregate query. Uniqueness and foreign keys are
+a query each, over their columns only. Offending rows are looked for only where a check fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from millpond.core.errors import DataError, DefinitionError, NotFound
+from millpond.core.names import did_you_mean
+from millpond.core.time import format_instant
+from millpond.definitions.checks import (
+    AcceptedValues,
+    Check,
+    ForeignKey,
+    Fresh,
+    InRange,
+    NotNull,
+    RowCount,
+    Satisfies,
+    Unique,
+)
+from millpond.definitions.tables import Table
+from millpond.lake.keys import key_text, value_text
+from millpond.lake.ports import Engine, Snapshot
+from millpond.lake.schema import column_hint, literal, quoted
+from millpond.quality.results import CheckResult
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class _Violations:
+    """A row-wise check in SQL.
+
+    Attributes:
+        check: The check.
+        columns: What examples show beside the key.
+        condition: Holds for a violating row of the base relation; empty where `relation` is given.
+        relation: The violating rows themselves, with a column `surplus` that says how many each stands for.
+    """
+
+    check: Check
+    columns: tuple[str, ...]
+    condition: str = ""
+    relation: str = ""
+
+
+def run_checks(
+    engine: Engine, table: Table, snapshot: Snapshot, *, targets: Mapping[str, Snapshot], now: datetime
+) -> list[CheckResult]:
+    """Run all checks that a table declares.
+
+    Args:
+        engine: Where they run; of dialect "duckdb".
+        table: The declaration.
+        snapshot: The snapshot to judge.
+        targets: Snapshots of the tables that foreign keys point to, by name.
+        now: The instant that freshness is measured from.
+
+    Returns:
+        One result a check, in the order of declaration.
+
+    Raises:
+        DataError: A check names a column that the snapshot does not have, or compares what cannot be compared.
+        NotFound: No snapshot is given for the target of a foreign key.
+    """
+    if not table.checks:
+        return []
+    for check in table.checks:
+        _refuse_unknown_columns(table, check, snapshot)
+    with engine.session():
+        return _Run(engine, table, snapshot, targets, now).results()
+
+
+def _refuse_unknown_columns(table: Table, check: Check, snapshot: Snapshot) -> None:
+    for name in check.columns:
+        if name not in snapshot.column_names:
+            raise DataError(
+                f'Check {check.name} names column "{name}", which table "{table.name}" does not have',
+                where=str(check.declared_at),
+                hint=column_hint(name, snapshot.column_names),
+            )
+
+
+class _Run:
+    def __init__(
+        self, engine: Engine, table: Table, snapshot: Snapshot, targets: Mapping[str, Snapshot], now: datetime
+    ) -> None:
+        self.engine, self.table, self.snapshot, self.targets, self.now = engine, table, snapshot, targets, now
+        self.base = self._base()
+
+    def _base(self) -> str:
+        """The rows, with a column for each custom condition."""
+        relation = self.engine.scan(self.snapshot)
+        custom = {
+            f"__check_{position}": check.expression
+            for position, check in enumerate(self.table.checks)
+            if isinstance(check, Satisfies)
+        }
+        if not custom:
+            return relation
+        frame = self.engine.lazy(relation)
+        for name, expression in custom.items():
+            check = self.table.checks[int(name.removeprefix("__check_"))]
+            try:
+                frame = frame.with_columns(expression.alias(name))
+                kind = str(frame.collect_schema()[name])
+            except Exception as error:
+                first = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise DataError(
+                    f'Check "{check.name}" cannot be computed: {first}',
+                    where=str(check.declared_at),
+                    hint=f"columns: {', '.join(f'{column.name} {column.type}' for column in self.snapshot.columns)}",
+                ) from error
+            if kind != "Boolean":
+                raise DataError(
+                    f'Check "{check.name}" gives {kind}, not true or false',
+                    where=str(check.declared_at),
+                    hint='write a condition, such as mp.col("air_time") > 0',
+                )
+        return self.engine.to_sql(frame)
+
+    def results(self) -> list[CheckResult]:
+        found = {id(each.check): each for each in map(self._violations, self.table.checks) if each is not None}
+        counted = [each for each in found.values() if each.condition]
+        fresh = [check for check in self.table.checks if isinstance(check, Fresh)]
+        parts = ["count(*)"]
+        parts += [f"count(*) FILTER (WHERE {each.condition})" for each in counted]
+        parts += [f"max({quoted(self._time(check))})" for check in fresh]
+        row = self.engine.rows(f"SELECT {', '.join(parts)} FROM {self.base} AS base")[0]
+        rows = int(row[0])
+        counts = {id(each.check): int(n) for each, n in zip(counted, row[1:], strict=False)}
+        newest = {id(check): value for check, value in zip(fresh, row[1 + len(counted) :], strict=True)}
+        results = []
+        for check in self.table.checks:
+            if isinstance(check, Fresh):
+                results.append(self._fresh(check, newest[id(check)], rows))
+            elif isinstance(check, RowCount):
+                results.append(self._row_count(check, rows))
+            else:
+                each = found[id(check)]
+                results.append(self._row_wise(each, counts.get(id(check)), rows))
+        return results
+
+    def _violations(self, check: Check) -> _Violations | None:
+        if isinstance(check, NotNull):
+            condition = " OR ".join(f"{quoted(name)} IS NULL" for name in check.names)
+            return _Violations(check, check.columns, f"({condition})")
+        if isinstance(check, InRange):
+            bounds = [("<", check.min), (">", check.max)]
+            tests = [f"{quoted(check.column)} {sign} {_literal(bound)}" for sign, bound in bounds if bound is not None]
+            return _Violations(check, check.columns, f"({' OR '.join(tests)})")
+        if isinstance(check, AcceptedValues):
+            values = ", ".join(_literal(value) for value in check.values)
+            column = quoted(check.column)
+            condition = f"{column} NOT IN ({values})" if values else f"{column} IS NOT NULL"
+            return _Violations(check, check.columns, f"({condition})")
+        if isinstance(check, Satisfies):
+            position = next(at for at, each in enumerate(self.table.checks) if each is check)
+            return _Violations(check, check.columns, f'("__check_{position}" IS NOT TRUE)')
+        if isinstance(check, Unique):
+            names = ", ".join(quoted(name) for name in check.names)
+            filled = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in check.names)
+            relation = (
+                f"(SELECT {names}, count(*) - 1 AS surplus FROM {self.base} AS base WHERE {filled}"
+                f" GROUP BY {names} HAVING count(*) > 1)"
+            )
+            return _Violations(check, check.names, relation=relation)
+        if isinstance(check, ForeignKey):
+            return _Violations(check, check.columns, relation=self._orphans(check))
+        if isinstance(check, (Fresh, RowCount)):
+            return None
+        raise DefinitionError(f"{type(check).__name__} is no check that can be run", where=str(check.declared_at))
+
+    def _orphans(self, check: ForeignKey) -> str:
+        assert check.target is not None
+        target = self.targets.get(check.target.name)
+        if target is None:
+            raise NotFound(
+                f'Check {check.name} needs table "{check.target.name}", and no snapshot of it is given',
+                where=str(check.declared_at),
+                hint=did_you_mean(check.target.name, self.targets, noun="tables"),
+            )
+        if check.target_column not in target.column_names:
+            raise DataError(
+                f'Check {check.name} names column "{check.target_column}", which "{target.table}" does not have',
+                where=str(check.declared_at),
+                hint=column_hint(check.target_column, target.column_names),
+            )
+        column = quoted(check.column)
+        known = f"(SELECT {quoted(check.target_column)} AS __value FROM {self.engine.scan(target)})"
+        return (
+            f"(SELECT {column}, count(*) AS surplus FROM {self.base} AS base ANTI JOIN {known} AS known"
+            f" ON {column} = __value WHERE {column} IS NOT NULL GROUP BY {column})"
+        )
+
+    def _row_wise(self, each: _Violations, counted: int | None, rows: int) -> CheckResult:
+        check, violations = each.check, counted
+        if violations is None:
+            sums = f"SELECT coalesce(sum(surplus), 0) FROM {each.relation} AS violating"
+            violations = int(self.engine.rows(sums)[0][0])
+        passed = violations <= check.tolerate * rows
+        detail = f"{violations:,} of {rows:,} rows" if violations else ""
+        if violations and check.tolerate:
+            detail += f" ({violations / rows:.4%}, tolerated {check.tolerate:.4%})"
+        return self._result(check, passed, violations, rows, detail, () if passed else self._examples(each))
+
+    def _examples(self, each: _Violations) -> tuple[str, ...]:
+        key = tuple(name for name in self.table.keys if name in self.snapshot.column_names)
+        shown = tuple(dict.fromkeys((*(() if each.relation else key), *each.columns)))
+        if not shown:
+            return ()
+        names = ", ".join(quoted(name) for name in shown)
+        source = f"{each.relation} AS violating" if each.relation else f"{self.base} AS base WHERE {each.condition}"
+        counted = ", surplus" if each.relation else ""
+        order = "surplus DESC, " if each.relation else ""
+        found = self.engine.rows(f"SELECT {names}{counted} FROM {source} ORDER BY {order}{names} LIMIT {_EXAMPLES}")
+        if not each.relation:
+            return tuple(key_text(shown, row) for row in found)
+        extra = isinstance(each.check, Unique)
+        return tuple(f"{key_text(shown, row[:-1])} ({row[-1] + extra} times)" for row in found)
+
+    def _time(self, check: Fresh) -> str:
+        name = check.column or self.table.time
+        if name is None:
+            raise DefinitionError(
+                f'Check {check.name} needs a time, and table "{self.table.name}" declares none',
+                where=str(check.declared_at),
+                hint='name a column: mp.fresh("36h", "updated_at")',
+            )
+        if name not in self.snapshot.column_names:
+            raise DataError(
+                f'Check {check.name} names column "{name}", which table "{self.table.name}" does not have',
+                where=str(check.declared_at),
+                hint=column_hint(name, self.snapshot.column_names),
+            )
+        return name
+
+    def _fresh(self, check: Fresh, newest: Any, rows: int) -> CheckResult:
+        if newest is None:
+            return self._result(check, False, 1, rows, "there is no time to judge by")
+        if not isinstance(newest, datetime):
+            raise DataError(
+                f'Check {check.name} judges column "{self._time(check)}", which holds no instants',
+                where=str(check.declared_at),
+                hint="name a column of instants",
+            )
+        passed = self.now - newest <= check.limit.delta
+        detail = "" if passed else f"the newest is of {format_instant(newest)}, {_age(self.now - newest)} old"
+        return self._result(check, passed, int(not passed), rows, detail)
+
+    def _row_count(self, check: RowCount, rows: int) -> CheckResult:
+        passed = (check.min is None or rows >= check.min) and (check.max is None or rows <= check.max)
+        return self._result(check, passed, int(not passed), rows, "" if passed else f"there are {rows:,} rows")
+
+    def _result(
+        self,
+        check: Check,
+        passed: bool,
+        violations: int,
+        rows: int,
+        detail: str,
+        examples: Sequence[str] = (),
+    ) -> CheckResult:
+        return CheckResult(
+            table=self.table.name,
+            snapshot_id=self.snapshot.id,
+            check=check.name,
+            severity=check.severity,
+            passed=passed,
+            violations=violations,
+            rows=rows,
+            detail=detail,
+            examples=tuple(examples),
+            checked_at=self.now,
+            declared_at=str(check.declared_at),
+        )
+
+
+def _literal(value: Any) -> str:
+    """A bound or accepted value in SQL."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise DefinitionError(f"{value} names no time zone", hint="give an aware datetime, such as one with UTC")
+        return f"TIMESTAMPTZ {literal(format_instant(value))}"
+    if isinstance(value, date):
+        return f"DATE {literal(value.isoformat())}"
+    if isinstance(value, float):
+        return f"CAST({literal(repr(value))} AS DOUBLE)"
+    if isinstance(value, int):
+        return str(value)
+    return literal(value_text(value))
+
+
+def _age(age: Any) -> str:
+    hours = age.total_seconds() / 3600
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
