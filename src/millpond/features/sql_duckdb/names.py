@@ -1,0 +1,70 @@
+"""What the forms share: quoting, and the tables that a view's computation reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from millpond.features.plan import Feature, SourceColumn, ViewPlan
+
+
+def quote(name: str) -> str:
+    """A column's or table's name as an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def select_list(*parts: str | Sequence[str]) -> str:
+    """Expressions joined for a SELECT or an ORDER BY; sequences are flattened."""
+    flat: list[str] = []
+    for part in parts:
+        flat += [part] if isinstance(part, str) else list(part)
+    return ", ".join(flat)
+
+
+@dataclass(frozen=True)
+class ViewTables:
+    """The temporary tables of one view.
+
+    `events` holds the rows that may matter, of entities that occur in the spine, with both instants non-null:
+    eid (entity), us (event time), av (instant from which on it is visible: the greater of time and known), where
+    they are needed kn (known) and k0.. (the row's key), and c0.. (the columns features are made of). `points` holds
+    each distinct (entity, instant) once: pid, eid, us. Instants are microseconds since the epoch.
+
+    Attributes:
+        plan: The view.
+        prefix: Of the names of further tables.
+        events: As above.
+        points: As above.
+        late: Greatest `av - us` of the events; 0 where no row became known after its time.
+        whole: Slots of float columns that hold whole numbers only, below 2**53, and are summed as such.
+    """
+
+    plan: ViewPlan
+    prefix: str
+    events: str
+    points: str
+    late: int = 0
+    rows: int = 0
+    whole: frozenset[str] = field(default_factory=frozenset)
+
+    def name(self, suffix: str) -> str:
+        return f"{self.prefix}_{suffix}"
+
+    def is_exact(self, column: SourceColumn) -> bool:
+        """Whether differences of running sums of the column are exact."""
+        return column.exact or column.slot in self.whole
+
+    @property
+    def key_slots(self) -> tuple[str, ...]:
+        return tuple(f"k{index}" for index in range(len(self.plan.row_keys)))
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A relation with features: column `pid`, and one column a feature, under the feature's full name.
+
+    A point that is missing, or a null, is a feature over nothing.
+    """
+
+    relation: str
+    features: tuple[Feature, ...]

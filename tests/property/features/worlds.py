@@ -1,0 +1,148 @@
+"""Random tables, views and examples, small and full of coincidences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa  # noqa: TID253
+from hypothesis import strategies as st
+
+import millpond as mp
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+INSTANT = pa.timestamp("us", tz="UTC")
+SCHEMA = pa.schema(
+    [
+        ("g", pa.string()),
+        ("h", pa.int64()),
+        ("id", pa.int64()),
+        ("name", pa.string()),
+        ("time", INSTANT),
+        ("known", INSTANT),
+        ("whole", pa.int64()),
+        ("small", pa.int32()),
+        ("real", pa.float64()),
+        ("round", pa.float64()),
+        ("money", pa.decimal128(10, 2)),
+        ("huge", pa.decimal128(38, 4)),
+        ("text", pa.string()),
+        ("flag", pa.bool_()),
+        ("day", pa.date32()),
+        ("stamp", INSTANT),
+    ]
+)
+SPINE = pa.schema([("row", pa.int64()), ("g", pa.string()), ("h", pa.int64()), ("at", INSTANT)])
+NUMBERS = ("whole", "small", "real", "round", "money", "huge", "flag")
+COLUMNS = (*NUMBERS, "text", "day", "stamp")
+STEPS = ("1us", "1s", "3s", "5s", "12s", "40s", "90s", "7m")
+
+
+@dataclass(frozen=True)
+class World:
+    """Rows of one table, a view of it, and examples."""
+
+    view: mp.Features
+    rows: list[dict[str, Any]]
+    spine: list[dict[str, Any]]
+
+    def table(self) -> pa.Table:
+        return pa.Table.from_pylist(self.rows, schema=SCHEMA)
+
+    def examples(self) -> pa.Table:
+        return pa.Table.from_pylist(self.spine, schema=SPINE)
+
+
+def instants() -> st.SearchStrategy[datetime]:
+    """Mostly whole seconds around the epoch, so that they meet each other and the windows' ends."""
+    seconds = st.integers(-30, 60) | st.integers(-2000, 2000)
+    near = st.sampled_from([0, 0, 0, 0, 1, -1, 500_000])
+    return st.builds(lambda s, us: EPOCH + timedelta(seconds=s, microseconds=us), seconds, near)
+
+
+def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(strategy, strategy, strategy, st.none())
+
+
+def groups() -> st.SearchStrategy[Any]:
+    return st.sampled_from(["a", "a", "a", "b", "c", None])
+
+
+@st.composite
+def rows(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    time = draw(maybe(instants()) if draw(st.integers(0, 5)) == 0 else instants())
+    late = draw(st.sampled_from([0, 0, 0, -4, 1, 2, 3, 5, 12, 40, 300, None]))
+    known = draw(maybe(instants())) if late is None else time and time + timedelta(seconds=late)
+    return {
+        "g": draw(groups()),
+        "h": draw(st.sampled_from([1, 1, 2, None])),
+        "id": number,
+        "name": draw(st.sampled_from(["x", "y"])),
+        "time": time,
+        "known": known,
+        "whole": draw(maybe(st.integers(-5, 5) | st.integers(-(2**55), 2**55))),
+        "small": draw(maybe(st.integers(-3, 3))),
+        "real": draw(maybe(st.sampled_from([0.1, 0.2, -0.3, 1e6, 7.25, 1e-3]))),
+        "round": draw(maybe(st.integers(-4, 4).map(float))),
+        "money": draw(maybe(st.integers(-300, 300).map(lambda cents: Decimal(cents) / 100))),
+        "huge": draw(maybe(st.integers(-3, 3).map(lambda n: Decimal(n) * Decimal("1e30")))),
+        "text": draw(maybe(st.sampled_from(["", "p", "q", "é", "z"]))),
+        "flag": draw(maybe(st.booleans())),
+        "day": draw(maybe(st.sampled_from([date(1969, 12, 31), date(2020, 2, 29)]))),
+        "stamp": draw(maybe(instants())),
+    }
+
+
+def overs() -> st.SearchStrategy[str]:
+    return st.sampled_from(STEPS)
+
+
+def aggregations(*, timed: bool) -> st.SearchStrategy[mp.Features]:
+    over = maybe(overs()) if timed else st.none()
+    number, column = st.sampled_from(NUMBERS), st.sampled_from(COLUMNS)
+    return st.one_of(
+        st.builds(mp.count, maybe(column), over=over),
+        st.builds(mp.sum, number, over=over),
+        st.builds(mp.mean, number, over=over),
+        st.builds(mp.std, number, over=over),
+        st.builds(mp.min, column, over=over),
+        st.builds(mp.max, column, over=over),
+        st.builds(mp.nunique, column, over=over),
+        st.builds(mp.first, column, over=over),
+        st.builds(mp.latest, column, within=over),
+    )
+
+
+@st.composite
+def views(draw: st.DrawFn) -> mp.Features:
+    timed = draw(st.integers(0, 7)) > 0
+    key = draw(st.sampled_from(["id", "id", ("name", "id"), ()]))
+    known = draw(st.sampled_from([None, "known", "known", "time"])) if timed else None
+    table = mp.Table("events", key=key, time="time" if timed else None, known=known)
+    features = draw(st.lists(aggregations(timed=timed), min_size=1, max_size=9))
+    return mp.Features(
+        "view",
+        entity=mp.Entity("thing", key=draw(st.sampled_from(["g", "g", ("g", "h"), ("h", "g")]))),
+        source=table,
+        every=draw(st.sampled_from([None, None, None, "1s", "7s", "1m"])),
+        **{f"f{number}": each for number, each in enumerate(features)},
+    )
+
+
+@st.composite
+def worlds(draw: st.DrawFn, most: int = 25) -> World:
+    view = draw(views())
+    events = [draw(rows(number)) for number in range(draw(st.integers(0, most)))]
+    met = [
+        time + timedelta(seconds=s) for row in events for time in (row["time"], row["known"]) if time for s in (0, 3)
+    ]
+    at = st.one_of(instants(), st.sampled_from(met)) if met else instants()
+    at = maybe(at) if draw(st.integers(0, 3)) == 0 else at
+    spine = []
+    for number in range(draw(st.integers(1, 12))):
+        again = spine and draw(st.integers(0, 5)) == 0
+        where = dict(spine[-1]) if again else {"g": draw(groups()), "h": draw(st.sampled_from([1, 2])), "at": draw(at)}
+        spine.append({**where, "row": number})
+    return World(view, events, spine)
