@@ -111,15 +111,15 @@ class Connection:
         return artifact_directory(uri, self.artifacts)
 
     def optimize(self) -> None:
-        """Let SQLite renew its statistics where they are missing or stale; without any, searches of many runs take
-        seconds. Skipped while somebody else writes.
+        """Renew SQLite's statistics from a sample; without them, searches of many runs take seconds. Skipped while
+        somebody else writes.
         """
         with (
             contextlib.suppress(sqlite3.OperationalError),
             contextlib.closing(sqlite3.connect(self.database, timeout=1)) as db,
         ):
             db.execute("PRAGMA analysis_limit = 1000")
-            db.execute("PRAGMA optimize = 0x10002")
+            db.execute("ANALYZE")
 
 
 def prepare(database: Path) -> None:

@@ -42,6 +42,7 @@ def load() -> None:
         os.environ.update(_ENVIRONMENT)
         with quiet():
             pass
+        warnings.filterwarnings("ignore", module=rf"({'|'.join(_LOGGERS)})(\.|$)")
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         _imported = True

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.time import format_instant, now
 from millpond.registry.mlflow_library import retrying
 from millpond.registry.mlflow_model import mlflow_type
+from millpond.registry.mlflow_tables import FINGERPRINT, TRAINED_BY
 from millpond.registry.ports import Candidate
 from millpond.registry.process_identity import is_alive, own_identity
 
@@ -19,13 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric
 
-PROCESS, REFUSED, FINGERPRINT, TRAINED_BY = (
-    "millpond.process",
-    "millpond.refused",
-    "millpond.fingerprint",
-    "millpond.trained_by",
-)
-_OWN_PREFIXES = ("millpond.", "mlflow.")
+PROCESS, REFUSED = "millpond.process", "millpond.refused"
 _BATCH = 100
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 5000
@@ -38,11 +33,6 @@ def own_tags(candidate: Candidate) -> dict[str, str]:
         TRAINED_BY: candidate.trained_by,
         "millpond.task": candidate.task,
     }
-
-
-def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags that are neither ours nor MLflow's."""
-    return {name: value for name, value in tags.items() if not name.startswith(_OWN_PREFIXES)}
 
 
 def start_run(client: MlflowClient, experiment_id: str, candidate: Candidate) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,18 +11,15 @@ from millpond.core.errors import MillpondError, NotFound, VersionRefused
 from millpond.core.names import did_you_mean
 from millpond.registry import mlflow_library, mlflow_model, mlflow_runs
 from millpond.registry.acceptance import TIME_LIMIT_SECONDS, CleanProcess
-from millpond.registry.mlflow_connection import SCHEME, Connection
+from millpond.registry.mlflow_connection import SCHEME, Connection, artifact_directory
+from millpond.registry.mlflow_tables import MLflowTables
 from millpond.registry.ports import Candidate, Lineage, Version
 from millpond.registry.records import lineage_from_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
 
 T = TypeVar("T")
-
-_PAGE = 1000
 
 
 class MLflowStore:
@@ -41,6 +37,8 @@ class MLflowStore:
 
     def __init__(self, database: Path, artifacts: Path, *, time_limit: float = TIME_LIMIT_SECONDS) -> None:
         self._connection = Connection(database, artifacts)
+        self._tables = MLflowTables(database.absolute())
+        self._artifacts = artifacts.absolute()
         self._time_limit = time_limit
 
     def make_ready(self) -> None:
@@ -62,12 +60,12 @@ class MLflowStore:
             run_id = mlflow_runs.start_run(client, experiment, candidate)
             try:
                 model_id = self._write(candidate, experiment, run_id, clean)
-                version = self._commit(candidate, run_id, model_id)
+                number = self._commit(candidate, run_id, model_id)
             except BaseException as error:
                 _fail(client, run_id, error)
                 raise
         self._connection.optimize()
-        return self._version(version, self._call(lambda: client.get_run(run_id)), ())
+        return self.version(candidate.model, number)
 
     def set_alias(self, model: str, alias: str, number: int) -> None:
         """See `ports.ModelStore.set_alias`.
@@ -76,46 +74,52 @@ class MLflowStore:
             NotFound: There is no such version.
         """
         self.version(model, number)
-        self._call(lambda: self._client.set_registered_model_alias(model, alias, str(number)))
+        self._call(lambda: self._connection.client.set_registered_model_alias(model, alias, str(number)))
 
-    # --- reading
+    # --- reading: without MLflow, in milliseconds
 
     def models(self) -> list[str]:
         """Names of the models that have a version, sorted."""
-        found = _pages(lambda token: self._client.search_registered_models(max_results=_PAGE, page_token=token))
-        return sorted(model.name for model in found if model.latest_versions)
+        return self._tables.models()
 
     def versions(self, model: str) -> list[Version]:
-        found = self._model_versions(model)
-        if not found:
-            return []
-        aliases = self._aliases(model)
-        runs = self._runs(model)
-        return [self._version(one, runs[one.run_id], aliases.get(int(one.version), ())) for one in found]
+        """See `ports.ModelStore.versions`."""
+        return self._tables.versions(model)
 
     def version(self, model: str, which: int | str) -> Version:
-        aliases = self._aliases(model)
-        number = which if isinstance(which, int) else _number(which, aliases)
-        found = None if number is None else self._find(lambda: self._client.get_model_version(model, str(number)))
-        if found is None:
-            raise self._no_version(model, which, aliases)
-        run = self._call(lambda: self._client.get_run(found.run_id))
-        return self._version(found, run, aliases.get(int(found.version), ()))
+        """See `ports.ModelStore.version`."""
+        found = self.versions(model)
+        for one in found:
+            if which == one.number or which in one.aliases:
+                return one
+        if not found:
+            raise NotFound(
+                f"there is no version of model {model!r}", hint=did_you_mean(model, self.models(), noun="models")
+            )
+        aliases = ", ".join(sorted(alias for one in found for alias in one.aliases))
+        raise NotFound(
+            f"model {model!r} has no version {which!r}",
+            hint=f"versions: {', '.join(str(one.number) for one in found[-12:])}; aliases: {aliases or 'none yet'}",
+        )
 
     def lineage(self, version: Version) -> Lineage:
-        folder = self.directory(version) / mlflow_model.FOLDER
-        diff = (folder / mlflow_model.DIFF).read_bytes().decode(errors="surrogateescape")
-        return lineage_from_json((folder / mlflow_model.LINEAGE).read_text(encoding="utf-8"), diff)
+        """See `ports.ModelStore.lineage`."""
+        diff = self._file(version, mlflow_model.DIFF).read_bytes().decode(errors="surrogateescape")
+        return lineage_from_json(self._file(version, mlflow_model.LINEAGE).read_text(encoding="utf-8"), diff)
 
     def spec(self, version: Version) -> dict[str, Any]:
-        text = (self.directory(version) / mlflow_model.FOLDER / mlflow_model.SPEC).read_text(encoding="utf-8")
-        return dict(json.loads(text))
+        """See `ports.ModelStore.spec`."""
+        return dict(json.loads(self._file(version, mlflow_model.SPEC).read_text(encoding="utf-8")))
 
     def directory(self, version: Version) -> Path:
-        found = self._find(lambda: self._client.get_model_version_download_uri(version.model, str(version.number)))
-        if found is None:
-            raise self._no_version(version.model, version.number, {})
-        directory = self._connection.directory(str(found))
+        """See `ports.ModelStore.directory`. Nothing is copied; nothing may be changed in it."""
+        location = self._tables.location(version.model, version.number)
+        try:
+            directory = artifact_directory(location or "", self._artifacts)
+        except ValueError as error:
+            raise NotFound(
+                f"the files of {version} are not in this store", where=location or f"{version.model}/{version.number}"
+            ) from error
         if not (directory / "MLmodel").is_file():
             raise NotFound(
                 f"the files of {version} are missing", where=str(directory), hint="restore the directory from a copy"
@@ -123,10 +127,22 @@ class MLflowStore:
         return directory
 
     def report(self, version: Version) -> Path:
-        report = self.directory(version) / mlflow_model.FOLDER / mlflow_model.REPORT
-        if not report.is_file():
-            raise NotFound(f"{version} has no report", where=str(report))
-        return report
+        """See `ports.ModelStore.report`.
+
+        Raises:
+            NotFound: It was registered without one.
+        """
+        return self._file(version, mlflow_model.REPORT)
+
+    def _file(self, version: Version, name: str) -> Path:
+        file = self.directory(version) / mlflow_model.FOLDER / name
+        if not file.is_file():
+            raise NotFound(
+                f"{version} has no {name}",
+                where=str(file),
+                hint="something else than Millpond may have registered it",
+            )
+        return file
 
     # --- steps of register
 
@@ -168,7 +184,8 @@ class MLflowStore:
         self._call(lambda: client.finalize_logged_model(model_id, "READY"))
         return model_id
 
-    def _commit(self, candidate: Candidate, run_id: str, model_id: str) -> ModelVersion:
+    def _commit(self, candidate: Candidate, run_id: str, model_id: str) -> int:
+        """Write the version, as the very last thing; its number."""
         from mlflow.entities import LoggedModelOutput
 
         client = self._connection.client
@@ -179,92 +196,19 @@ class MLflowStore:
         self._call(lambda: client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)]))
         self._call(lambda: client.set_terminated(run_id, "FINISHED"))
         tags = {**candidate.tags, **mlflow_runs.own_tags(candidate)}
-        return self._call(
+        made = self._call(
             lambda: client.create_model_version(candidate.model, location, run_id, tags=tags, model_id=model_id)
         )
-
-    # --- steps of reading
-
-    @property
-    def _client(self) -> MlflowClient:
-        return self._connection.client
+        return int(made.version)
 
     def _call(self, call: Callable[[], T]) -> T:
+        _ = self._connection.client
         from mlflow.exceptions import MlflowException
 
         try:
             return mlflow_library.retrying(call)
         except MlflowException as error:
-            raise mlflow_library.unexpected(error, "reading or writing its records") from error
-
-    def _find(self, call: Callable[[], T]) -> T | None:
-        """`call()`, or None where MLflow knows no such thing."""
-        _ = self._client
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return mlflow_library.retrying(call)
-        except MlflowException as error:
-            if mlflow_library.error_code(error) == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise mlflow_library.unexpected(error, "looking something up") from error
-
-    def _model_versions(self, model: str) -> list[ModelVersion]:
-        found = _pages(
-            lambda token: self._client.search_model_versions(f"name = '{model}'", max_results=_PAGE, page_token=token)
-        )
-        return sorted(found, key=lambda one: int(one.version))
-
-    def _aliases(self, model: str) -> dict[int, tuple[str, ...]]:
-        found = self._find(lambda: self._client.get_registered_model(model))
-        aliases: dict[int, tuple[str, ...]] = {}
-        for alias, number in sorted((found.aliases if found else {}).items()):
-            aliases[int(number)] = (*aliases.get(int(number), ()), alias)
-        return aliases
-
-    def _runs(self, model: str) -> dict[str, Run]:
-        experiment = self._call(lambda: self._client.get_experiment_by_name(model))
-        found = _pages(
-            lambda token: self._client.search_runs([experiment.experiment_id], max_results=_PAGE, page_token=token)
-        )
-        return {run.info.run_id: run for run in found}
-
-    def _version(self, found: ModelVersion, run: Run, aliases: Sequence[str]) -> Version:
-        return Version(
-            model=found.name,
-            number=int(found.version),
-            run_id=found.run_id,
-            created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, tz=UTC),
-            created_by=found.tags.get(mlflow_runs.TRAINED_BY, ""),
-            aliases=tuple(sorted(aliases)),
-            metrics=dict(run.data.metrics),
-            fingerprint=found.tags.get(mlflow_runs.FINGERPRINT, ""),
-            tags=mlflow_runs.user_tags(found.tags),
-        )
-
-    def _no_version(self, model: str, which: int | str, aliases: dict[int, tuple[str, ...]]) -> NotFound:
-        models = self.models()
-        if model not in models:
-            return NotFound(f"there is no version of model {model!r}", hint=did_you_mean(model, models, noun="models"))
-        numbers = ", ".join(str(one.version) for one in self._model_versions(model)[-12:])
-        names = ", ".join(sorted(alias for some in aliases.values() for alias in some))
-        known = f"versions: {numbers}" + (f"; aliases: {names}" if names else "; no aliases yet")
-        return NotFound(f"model {model!r} has no version {which!r}", hint=known)
-
-
-def _pages(page: Callable[[str | None], Any]) -> list[Any]:
-    found: list[Any] = []
-    token: str | None = None
-    while True:
-        some = mlflow_library.retrying(lambda token=token: page(token))  # type: ignore[misc]
-        found.extend(some)
-        token = some.token
-        if not token:
-            return found
-
-
-def _number(which: str, aliases: dict[int, tuple[str, ...]]) -> int | None:
-    return next((number for number, names in aliases.items() if which in names), None)
+            raise mlflow_library.unexpected(error, "writing its records") from error
 
 
 def _require_example(candidate: Candidate) -> None:

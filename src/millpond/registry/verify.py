@@ -64,7 +64,7 @@ def compare(expected: list[float], predicted: list[float]) -> None:
     for row, (wanted, got) in enumerate(zip(expected, predicted, strict=True)):
         if not math.isfinite(got):
             raise Mismatch(f"predicted {got} for row {row} of the input example")
-        if not math.isclose(wanted, got, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-300):
+        if not math.isclose(wanted, got, rel_tol=RELATIVE_TOLERANCE):
             raise Mismatch(f"predicted {got!r} for row {row} of the input example, and {wanted!r} when it was trained")
 
 
