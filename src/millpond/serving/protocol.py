@@ -265,7 +265,8 @@ def _row_count(tensor: Mapping[str, Any], where: str, max_rows: int) -> int:
 
 def _flat(tensor: Mapping[str, Any], count: int, where: str) -> list[Any]:
     data = tensor.get("data")
-    if data is None and "binary_data_size" in (tensor.get("parameters") or {}):
+    parameters = tensor.get("parameters")
+    if data is None and isinstance(parameters, dict) and "binary_data_size" in parameters:
         raise RequestError(
             "the data is in binary, which this server does not take",
             where=where,

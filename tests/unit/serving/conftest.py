@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa  # noqa: TID253
 import pytest
@@ -93,3 +94,21 @@ def rows() -> pa.Table:
             "distance": [187.5, 700.0],
         }
     )
+
+
+@pytest.fixture(name="make_served")
+def _make_served() -> Any:
+    return make_served
+
+
+@pytest.fixture(name="make_prediction")
+def _make_prediction() -> Any:
+    return make_prediction
+
+
+@pytest.fixture(name="make_predictor")
+def _make_predictor(spool: Path) -> Any:
+    def make(served: ServedModel, runtime: Any = None, featurizer: Any = None, log: Any = None) -> Predictor:
+        return Predictor(served, runtime or Share(), featurizer or FromRequest(served), log or PredictionLog(spool))
+
+    return make
