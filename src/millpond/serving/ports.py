@@ -67,7 +67,10 @@ class Featurized:
 
 
 class Featurizer(Protocol):
-    """Turns request rows into raw model inputs; moves with its version."""
+    """Turns request rows into raw model inputs; moves with its version.
+
+    A predictor makes one call at a time, though not always from the same thread.
+    """
 
     def featurize(self, rows: pa.Table, as_of: datetime | None) -> Featurized:
         """Look features up as of each row's instant of prediction where the request carries one, else `as_of`,
@@ -77,7 +80,7 @@ class Featurizer(Protocol):
 
 
 class Runtime(Protocol):
-    """A loaded estimator. One call at a time."""
+    """A loaded estimator. One call at a time, though not always from the same thread."""
 
     def predict(self, inputs: pa.Table) -> Sequence[float]:
         """Probability of yes, or the number, a row; never null."""

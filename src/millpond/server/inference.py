@@ -1,0 +1,233 @@
+"""The inference app: the Open Inference Protocol, version 2, over HTTP.
+
+It runs in the serving worker, behind a Unix socket that only the platform's user can open; the front that forwards to
+it has established who asks, and says so in the header `x-millpond-user`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from urllib.parse import unquote
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from millpond import __version__
+from millpond.core.errors import NotAuthenticated, NotFound, RequestError, Unavailable
+from millpond.core.names import did_you_mean
+from millpond.server.inference_body import read_body
+from millpond.server.inference_errors import error_response, json_response
+from millpond.server.inference_metrics import CONTENT_TYPE, InferenceMetrics
+from millpond.serving.metadata import model_metadata, server_metadata
+from millpond.serving.predictor import Predictor
+from millpond.serving.protocol import MAX_ROWS, format_response, parse_request
+
+logger = logging.getLogger(__name__)
+
+#: The header in which the trusted front names the caller; percent-encoded UTF-8.
+USER_HEADER = "x-millpond-user"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one caller may ask for.
+
+    Attributes:
+        body_bytes: Longest request body; a longer one is answered with 413 and never held.
+        body_seconds: Seconds within which a body must have arrived; else 408.
+        rows: Most rows in a request; else 413.
+        threads: Predictions computed at the same time, over all models; one model answers one at a time.
+    """
+
+    body_bytes: int = 16 << 20
+    body_seconds: float = 30.0
+    rows: int = MAX_ROWS
+    threads: int = 4
+
+
+class ModelDirectory(Protocol):
+    """Knows which version answers for a model. Called from several threads at once; may block while it loads."""
+
+    def names(self) -> Sequence[str]:
+        """The models that have a version to serve, sorted. Quick."""
+        ...
+
+    def get(self, model: str, version: str | None = None) -> Predictor:
+        """The predictor of a version, or of the one that serves.
+
+        Raises:
+            NotFound: There is no such model or version.
+            Unavailable: It is there, and cannot answer now.
+        """
+        ...
+
+
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _SlowBody(Exception):
+    """The body did not arrive in time."""
+
+
+class _Service:
+    """The handlers and what they share."""
+
+    def __init__(self, models: ModelDirectory, limits: Limits) -> None:
+        self._models = models
+        self._limits = limits
+        self._predicting: anyio.CapacityLimiter | None = None
+        self._looking: anyio.CapacityLimiter | None = None
+        self.metrics = InferenceMetrics()
+
+    def routes(self) -> list[Route]:
+        routes = [
+            Route("/v2", _guarded(self.server), methods=["GET"]),
+            Route("/v2/health/live", _guarded(self.live), methods=["GET"]),
+            Route("/v2/health/ready", _guarded(self.ready), methods=["GET"]),
+            Route("/metrics", _guarded(self.show_metrics), methods=["GET"]),
+        ]
+        for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            routes += [
+                Route(base, _guarded(self.model), methods=["GET"]),
+                Route(f"{base}/ready", _guarded(self.model_ready), methods=["GET"]),
+                Route(f"{base}/infer", _guarded(self.infer), methods=["POST"]),
+            ]
+        return routes
+
+    async def server(self, _request: Request) -> Response:
+        return json_response(server_metadata(__version__))
+
+    async def live(self, _request: Request) -> Response:
+        return json_response({"live": True})
+
+    async def show_metrics(self, _request: Request) -> Response:
+        return Response(self.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    async def ready(self, _request: Request) -> Response:
+        """Ready when every model that has a version to serve can answer; also when there is none yet."""
+
+        def waiting() -> list[str]:
+            return [name for name in self._models.names() if not self._answers(name)]
+
+        late = await self._look(waiting)
+        return json_response({"ready": not late, **({"waiting": late} if late else {})}, 503 if late else 200)
+
+    async def model(self, request: Request) -> Response:
+        predictor = await self._look(lambda: self._find(request))
+        return json_response(model_metadata(predictor.served))
+
+    async def model_ready(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        try:
+            await self._look(lambda: self._find(request))
+        except Unavailable as error:
+            return json_response({"name": name, "ready": False, "error": error.what}, 503)
+        return json_response({"name": name, "ready": True})
+
+    async def infer(self, request: Request) -> Response:
+        started = time.perf_counter()
+        model = version = ""
+        rows = 0
+        try:
+            user = _caller(request)
+            predictor = await self._look(lambda: self._find(request))
+            model, version = predictor.served.model, str(predictor.served.version)
+            body = await self._body(request)
+            content, rows = await self._predict(lambda: self._answer(predictor, body, user))
+            response = Response(content, media_type="application/json")
+        except ClientDisconnect:
+            logger.info("a caller of %s went away before its request was complete", request.url.path)
+            response = Response(status_code=400)
+        except _SlowBody as error:
+            response = error_response(RequestError(str(error), where=request.url.path, hint="send it again"), 408)
+        except Exception as error:
+            response = error_response(error)
+        self.metrics.observe(model, version, response.status_code, rows, time.perf_counter() - started)
+        return response
+
+    async def _body(self, request: Request) -> bytes:
+        seconds = self._limits.body_seconds
+        try:
+            return await read_body(request, limit=self._limits.body_bytes, seconds=seconds)
+        except TimeoutError as error:
+            raise _SlowBody(f"the body did not arrive within {seconds:g} seconds") from error
+
+    def _answer(self, predictor: Predictor, body: bytes, user: str) -> tuple[bytes, int]:
+        request = parse_request(body, predictor.served, max_rows=self._limits.rows)
+        predictions = predictor.predict(request.rows, request.as_of, user)
+        return format_response(request, predictor.served, predictions), len(predictions)
+
+    def _find(self, request: Request) -> Predictor:
+        model = request.path_params["model"]
+        names = list(self._models.names())
+        if model not in names:
+            raise NotFound(
+                f"there is no model {model!r} to ask",
+                where="/v2/models",
+                hint=did_you_mean(model, names, noun="models"),
+            )
+        return self._models.get(model, request.path_params.get("version"))
+
+    def _answers(self, name: str) -> bool:
+        try:
+            self._models.get(name)
+        except (Unavailable, NotFound):
+            return False
+        return True
+
+    async def _predict(self, call: Callable[[], T]) -> T:
+        """Run what computes in a thread, with a bound on how many do; the loop goes on answering meanwhile."""
+        if self._predicting is None:
+            self._predicting = anyio.CapacityLimiter(self._limits.threads)
+        return await anyio.to_thread.run_sync(call, limiter=self._predicting)
+
+    async def _look(self, call: Callable[[], T]) -> T:
+        """Run what may load a model in a thread of its own kind, so that health does not wait for predictions."""
+        if self._looking is None:
+            self._looking = anyio.CapacityLimiter(self._limits.threads)
+        return await anyio.to_thread.run_sync(call, limiter=self._looking)
+
+
+def inference_app(models: ModelDirectory, *, limits: Limits | None = None) -> Starlette:
+    """The inference app; `models` knows which version answers for a model."""
+    service = _Service(models, limits or Limits())
+    return Starlette(routes=service.routes(), exception_handlers={HTTPException: _no_such_route})
+
+
+def _guarded(handler: Handler) -> Handler:
+    """`handler` with every error told in the protocol's form; nothing reaches the caller as a traceback."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:
+            return error_response(error)
+
+    return guarded
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    what = f"{request.method} {request.url.path} is not answered here"
+    hint = "see the Open Inference Protocol: POST /v2/models/{model}/infer"
+    return json_response({"error": f"{what}; {hint}", "what": what, "where": "", "hint": hint}, status, headers)
+
+
+def _caller(request: Request) -> str:
+    user = unquote(request.headers.get(USER_HEADER, ""), errors="replace").strip()
+    if not user:
+        raise NotAuthenticated(
+            "the request says not who asks", where=f"header {USER_HEADER}", hint="ask through the platform's own port"
+        )
+    return user
