@@ -458,7 +458,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Edge:
-    """Something flows from one thing into another: table -> table, table -> view, view -> model, model -> deployment."""
+    """What flows into what: table -> table or view or model, view -> model, model -> deployment."""
 
     source: Reference
     target: Reference
