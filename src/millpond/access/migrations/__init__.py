@@ -1,0 +1,1 @@
+"""Versions of the platform database, applied by Alembic when it is opened."""

@@ -1,0 +1,128 @@
+"""Who may do something, and what was done: the nouns of access, and what other rooms need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+IdentityKind = Literal["user", "service"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Somebody, or some program, that may use the platform.
+
+    Attributes:
+        name: Unique; letters, digits and ". _ @ + -", at most 100 characters.
+        kind: "user" for a person, "service" for a program.
+        created_at: UTC.
+    """
+
+    name: str
+    kind: IdentityKind
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is kept of an access token. The token itself is shown once, when it is made, and never stored.
+
+    Attributes:
+        id: Names the token in lists and when it is revoked.
+        identity: Whose it is.
+        prefix: The token's first characters, to recognise it by.
+        label: What its owner called it.
+        created_at: UTC.
+        last_used_at: The hour of its last use (UTC, rounded down), or None.
+        revoked_at: UTC, or None while it is valid.
+    """
+
+    id: int
+    identity: str
+    prefix: str
+    label: str
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One thing that was done.
+
+    Attributes:
+        sequence: 1, 2, 3 ... without gaps.
+        at: UTC, microseconds.
+        who: The identity's name.
+        action: A verb, such as "promote".
+        object: What it was done to, such as "late_arrival/3".
+        why: The reason given; possibly empty.
+        details: Further plain JSON data.
+        hash: SHA-256 over all of the above and the hash of the entry before, in hexadecimal.
+    """
+
+    sequence: int
+    at: datetime
+    who: str
+    action: str
+    object: str
+    why: str
+    details: Mapping[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What reading the whole audit log found.
+
+    Attributes:
+        intact: Whether every entry is as it was written, and none is missing.
+        entries: Number of entries read.
+        head: Hash of the last entry; kept elsewhere, it also proves that the whole log was not written anew.
+        broken_at: Sequence number of the first entry that is wrong or missing; None when intact.
+        problem: What is wrong with it, in words.
+    """
+
+    intact: bool
+    entries: int
+    head: str
+    broken_at: int | None = None
+    problem: str = ""
+
+
+class AuditReader(Protocol):
+    """Reads the audit log. Safe across threads and processes."""
+
+    def entries(self, limit: int = 100, before: int | None = None) -> Sequence[AuditEntry]:
+        """The newest `limit` entries, newest first; with `before`, of those with a lower sequence number."""
+        ...
+
+    def verify(self) -> Verdict: ...
+
+
+class AuditWriter(Protocol):
+    """Writes the audit log. Safe across threads and processes."""
+
+    def append(
+        self, who: str, action: str, object: str, why: str = "", details: Mapping[str, Any] | None = None
+    ) -> AuditEntry:
+        """Durable when it returns."""
+        ...
+
+
+class Authenticator(Protocol):
+    """Tells who a request comes from. Safe across threads and processes; revocation counts from the next call."""
+
+    def authenticate_token(self, secret: str) -> Identity | None: ...
+
+    def authenticate_session(self, secret: str) -> Identity | None: ...
+
+
+@dataclass(frozen=True)
+class IssuedToken:
+    """A new token, with its secret: the only moment at which it is known."""
+
+    token: Token
+    secret: str = field(repr=False)

@@ -1,0 +1,225 @@
+"""`/api/v1`: what the console shows, and does, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from millpond.access.ports import AuditEntry, AuditReader, Identity, Verdict
+from millpond.core.errors import RequestError
+from millpond.platform import read_models as models
+from millpond.server.processes import ChildStatus
+
+PREFIX = "/api/v1"
+
+
+class PredictBody(BaseModel):
+    """Rows to predict. `as_of` is the instant at which features are looked up where a row does not say it."""
+
+    model_config = ConfigDict(extra="forbid")
+    rows: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
+    as_of: datetime | None = None
+
+
+class PromoteBody(BaseModel):
+    """The version to make champion, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: int = Field(ge=1)
+    why: str = Field(min_length=1, max_length=2000)
+
+
+@dataclass(frozen=True)
+class WhoAmI:
+    """Who the request is known as."""
+
+    name: str
+    kind: str
+    by: Literal["token", "session"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the parts of the platform are."""
+
+    version: str
+    serving: Literal["ready", "starting"]
+    mlflow: Literal["ready", "starting", "failed"]
+    children: tuple[ChildStatus, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One route, as it is served and as it is described.
+
+    Attributes:
+        method: "GET" or "POST".
+        path: Below the prefix; parameters as "{name}" or "{number:int}".
+        summary: One line for the description.
+        returns: The type that is answered.
+        run: Blocks; takes the identity, the path's and query's parameters, and the body.
+        body: What a POST carries.
+        query: Query parameters: name -> type, all optional.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    returns: Any
+    run: Callable[[Ask], Any]
+    body: type[BaseModel] | None = None
+    query: Mapping[str, type] | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a call is given."""
+
+    request: Request
+    identity: Identity
+    path: Mapping[str, Any]
+    query: Mapping[str, Any]
+    body: Any
+
+
+def calls(
+    reader: models.Reader, operations: models.Operations, audit: AuditReader, status: Callable[[], Status]
+) -> tuple[Call, ...]:
+    """Everything the API does."""
+
+    def predict(ask: Ask) -> Sequence[models.Answer]:
+        return operations.predict(ask.path["model"], ask.body.rows, _aware(ask.body.as_of), ask.identity.name)
+
+    def promote(ask: Ask) -> models.Promotion:
+        return operations.promote(ask.path["model"], ask.body.version, ask.body.why, ask.identity.name)
+
+    def whoami(ask: Ask) -> WhoAmI:
+        return WhoAmI(ask.identity.name, ask.identity.kind, ask.request.state.credential)
+
+    return (
+        Call("GET", "/whoami", "Who the request is known as", WhoAmI, whoami),
+        Call("GET", "/status", "How the parts of the platform are", Status, lambda _: status()),
+        Call("GET", "/overview", "The project at a glance", models.Overview, lambda _: reader.overview()),
+        Call("GET", "/tables/{table}", "A table", models.TablePage, lambda ask: reader.table(ask.path["table"])),
+        Call(
+            "GET",
+            "/features/{view}",
+            "A feature view",
+            models.FeatureViewPage,
+            lambda ask: reader.feature_view(ask.path["view"]),
+        ),
+        Call("GET", "/models/{model}", "A model", models.ModelPage, lambda ask: reader.model(ask.path["model"])),
+        Call(
+            "GET",
+            "/models/{model}/versions/{number:int}",
+            "A version of a model",
+            models.VersionPage,
+            lambda ask: reader.version(ask.path["model"], ask.path["number"]),
+        ),
+        Call(
+            "POST",
+            "/models/{model}/predict",
+            "Predict rows with the champion; one answer a row, in order",
+            tuple[models.Answer, ...],
+            predict,
+            body=PredictBody,
+        ),
+        Call(
+            "POST",
+            "/models/{model}/promote",
+            "Make a version the champion",
+            models.Promotion,
+            promote,
+            body=PromoteBody,
+        ),
+        Call(
+            "GET",
+            "/predictions",
+            "The newest predictions, newest first",
+            tuple[models.PredictionLine, ...],
+            lambda ask: reader.predictions(ask.query.get("model"), ask.query.get("limit", 50)),
+            query={"model": str, "limit": int},
+        ),
+        Call(
+            "GET",
+            "/predictions/{id}",
+            "Everything behind one prediction",
+            models.Receipt,
+            lambda ask: reader.receipt(ask.path["id"]),
+        ),
+        Call(
+            "GET",
+            "/audit",
+            "The newest entries of the audit log, newest first",
+            tuple[AuditEntry, ...],
+            lambda ask: audit.entries(ask.query.get("limit", 100), ask.query.get("before")),
+            query={"limit": int, "before": int},
+        ),
+        Call("GET", "/audit/verify", "Whether the audit log is as it was written", Verdict, lambda _: audit.verify()),
+    )
+
+
+def routes(served: Sequence[Call]) -> list[Route]:
+    """The calls as routes; a call runs in a thread."""
+    return [Route(PREFIX + call.path, _endpoint(call), methods=[call.method]) for call in served]
+
+
+def _endpoint(call: Call) -> Callable[[Request], Awaitable[Response]]:
+    answer: TypeAdapter[Any] = TypeAdapter(call.returns)
+
+    async def endpoint(request: Request) -> Response:
+        body = _parse(call.body, await request.body()) if call.body else None
+        ask = Ask(request, request.state.identity, request.path_params, _query(call, request), body)
+
+        def work() -> bytes:
+            return answer.dump_json(call.run(ask), fallback=str)
+
+        return Response(await run_in_threadpool(work), media_type="application/json")
+
+    return endpoint
+
+
+def _query(call: Call, request: Request) -> dict[str, Any]:
+    known, values = call.query or {}, {}
+    for name, text in request.query_params.items():
+        if name not in known:
+            hint = "allowed: " + ", ".join(known) if known else "it takes none"
+            raise RequestError(f"There is no query parameter {name!r}.", where=request.url.path, hint=hint)
+        try:
+            values[name] = known[name](text)
+        except ValueError as error:
+            raise RequestError(f"{name} is {text!r}, not a whole number.", where=request.url.path) from error
+        if known[name] is int and not 1 <= values[name] <= 10_000_000:
+            raise RequestError(f"{name} is {text}, not between 1 and 10,000,000.", where=request.url.path)
+    if "limit" in values:
+        values["limit"] = min(values["limit"], 1000)
+    return values
+
+
+def _parse(kind: type[BaseModel], body: bytes) -> BaseModel:
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise RequestError(f"The body is not JSON: {error}.", hint="send a JSON object") from error
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        fields = ", ".join(kind.model_fields)
+        raise RequestError(f"{first['msg']}.", where=where or "body", hint=f"fields: {fields}") from error
+
+
+def _aware(value: datetime | None) -> datetime | None:
+    if value is not None and value.tzinfo is None:
+        raise RequestError("as_of names no time zone.", where="as_of", hint='add "Z" or an offset such as "+01:00"')
+    return value

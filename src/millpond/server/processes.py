@@ -1,0 +1,210 @@
+"""Child processes: started, logged, started again when they end, and ended with the control process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Literal
+
+from millpond.core.time import now
+from millpond.server.logs import CappedLog
+
+_log = logging.getLogger("millpond.server")
+_GUARD = Path(__file__).with_name("guarded_child.py")
+
+ChildState = Literal["starting", "running", "waiting", "stopped"]
+Watch = Literal["kernel", "pipe"]
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that belongs to the platform.
+
+    Attributes:
+        name: Names its log, `NAME.log`.
+        command: The program and its arguments.
+        environment: Added to the control process' own.
+        directory: Where it runs; None means where the control process does.
+        socket: Its Unix socket; a stale one is removed before each start.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+    socket: Path | None = None
+
+
+@dataclass(frozen=True)
+class ChildStatus:
+    """How a child is.
+
+    Attributes:
+        name: As in `Child`.
+        state: "waiting" between an end and the next start.
+        pid: Its process id while it runs.
+        restarts: Times it was started again.
+        since: When it came into this state; UTC.
+        exit_code: Of its last end; negative for a signal; None before the first.
+    """
+
+    name: str
+    state: ChildState
+    pid: int | None
+    restarts: int
+    since: datetime
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True)
+class BackOff:
+    """Seconds to wait before a restart: `first`, doubled each time up to `longest`; from `first` again once a child
+    has lived for `healthy` seconds.
+    """
+
+    first: float = 0.5
+    longest: float = 30.0
+    healthy: float = 60.0
+
+    def after(self, failures: int) -> float:
+        """The wait after so many ends in a row, from 1."""
+        return float(min(self.first * 2 ** min(failures - 1, 30), self.longest))
+
+
+class Supervisor:
+    """Keeps children running until it is stopped.
+
+    A child ends with the control process even when that is killed: on Linux by the kernel, which ties a child to the
+    thread that started it; each child therefore has a thread here that lives as long as the supervisor. Elsewhere the
+    child's guard watches a pipe. A child's own children must see to themselves.
+
+    Args:
+        logs: Directory of the logs; each is capped, with one older piece kept.
+        back_off: How long to wait before restarts.
+        grace: Seconds between SIGTERM and SIGKILL on stop.
+        watch: "kernel" on Linux, "pipe" elsewhere.
+    """
+
+    def __init__(
+        self, logs: Path, *, back_off: BackOff | None = None, grace: float = 3.0, watch: Watch | None = None
+    ) -> None:
+        self._logs = logs
+        self._back_off = back_off or BackOff()
+        self._grace = grace
+        self._watch: Watch = watch or ("kernel" if sys.platform == "linux" else "pipe")
+        self._keepers: list[_Keeper] = []
+
+    def start(self, child: Child) -> None:
+        """Start a child, and keep it running. Returns at once; a command that is not there shows in its log."""
+        log = CappedLog(self._logs / f"{child.name}.log")
+        keeper = _Keeper(child, log, self._back_off, self._watch)
+        self._keepers.append(keeper)
+        keeper.start()
+
+    def status(self) -> tuple[ChildStatus, ...]:
+        return tuple(keeper.status for keeper in self._keepers)
+
+    def stop(self) -> None:
+        """End all children: SIGTERM to each process group, SIGKILL after the grace. None is left when it returns."""
+        for keeper in self._keepers:
+            keeper.end(signal.SIGTERM)
+        deadline = time.monotonic() + self._grace
+        for keeper in self._keepers:
+            keeper.join(max(0.0, deadline - time.monotonic()))
+        for keeper in self._keepers:
+            keeper.end(signal.SIGKILL)
+        for keeper in self._keepers:
+            keeper.join(5.0)
+
+
+class _Keeper(threading.Thread):
+    """Starts one child again and again."""
+
+    def __init__(self, child: Child, log: CappedLog, back_off: BackOff, watch: Watch) -> None:
+        super().__init__(name=f"keeper of {child.name}", daemon=True)
+        self._child, self._output, self._back_off, self._watch = child, log, back_off, watch
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.status = ChildStatus(child.name, "starting", None, 0, now())
+
+    def run(self) -> None:
+        failures = restarts = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            code = self._run_once(restarts)
+            if self._stopping.is_set():
+                break
+            failures = 1 if time.monotonic() - began >= self._back_off.healthy else failures + 1
+            wait = self._back_off.after(failures)
+            restarts += 1
+            _log.warning("%s ended with exit code %s; starting it again in %.1f s", self._child.name, code, wait)
+            self._output.note(f"ended with exit code {code}; started again in {wait:.1f} s")
+            self.status = ChildStatus(self._child.name, "waiting", None, restarts, now(), code)
+            self._stopping.wait(wait)
+        last = self._process.returncode if self._process is not None else None
+        self.status = ChildStatus(self._child.name, "stopped", None, restarts, now(), last)
+
+    def _run_once(self, restarts: int) -> int | None:
+        """Start the child and wait for its end; its exit code, or None where it could not be started."""
+        try:
+            process = self._spawn()
+        except OSError as error:
+            self._output.note(f"cannot be started: {error}")
+            return None
+        if process is None:
+            return None
+        self.status = ChildStatus(self._child.name, "running", process.pid, restarts, now(), self.status.exit_code)
+        code = process.wait()
+        _kill_group(process.pid, signal.SIGKILL)  # what the child has left behind
+        return code
+
+    def end(self, how: signal.Signals) -> None:
+        self._stopping.set()
+        with self._lock:
+            process = self._process
+        if process is not None and process.returncode is None:
+            _kill_group(process.pid, how)
+
+    def _spawn(self) -> subprocess.Popen[bytes] | None:
+        if self._child.socket is not None:
+            self._child.socket.unlink(missing_ok=True)
+        command = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), self._watch, *self._child.command]
+        with self._lock:
+            if self._stopping.is_set():
+                return None
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if self._watch == "pipe" else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self._child.directory,
+                env={**os.environ, **self._child.environment},
+                start_new_session=True,
+            )
+            self._process = process
+        assert process.stdout is not None
+        threading.Thread(target=_copy, args=(process.stdout, self._output), daemon=True).start()
+        return process
+
+
+def _copy(source: IO[bytes], log: CappedLog) -> None:
+    """Until the child and all that inherited its output have ended; never lets the child wait."""
+    with source:
+        while chunk := os.read(source.fileno(), 65536):
+            log.write(chunk)
+
+
+def _kill_group(pid: int, how: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, how)

@@ -1,0 +1,56 @@
+"""Where the platform listens: its one port, and the Unix sockets of its parts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from millpond.core.errors import AccessDenied, Conflict, SettingsError
+from millpond.core.fingerprints import fingerprint
+
+_LONGEST_PATH = 100  # the system's limit is 104 to 108 bytes
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        Conflict: The port is in use.
+        SettingsError: It cannot be listened on for another reason.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            what = f"Port {port} of {host} is in use by another program."
+            raise Conflict(what, hint="stop that program, or choose another port with --port") from error
+        raise SettingsError(f"The server cannot listen on {host}:{port}: {error.strerror}.") from error
+    return listener
+
+
+def part_socket(run: Path, name: str) -> Path:
+    """Where a part of the platform listens: in the project's run directory, which only its owner can enter.
+
+    Where that path is longer than the system allows, in a directory of one's own below the system's temporary one;
+    the same for every process of the project.
+
+    Raises:
+        AccessDenied: That directory belongs to somebody else.
+    """
+    run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = run.resolve() / f"{name}.sock"
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        return path
+    directory = Path(tempfile.gettempdir()) / f"millpond-{os.getuid()}-{fingerprint(str(run.resolve()))}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise AccessDenied("The directory for sockets belongs to, or is open to, others.", where=str(directory))
+    return directory / f"{name}.sock"
