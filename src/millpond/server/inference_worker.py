@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.types import ASGIApp
@@ -12,6 +13,9 @@ from millpond.core.errors import Unavailable
 
 #: Seconds that answers under way are given when the server is told to stop.
 GRACE_SECONDS = 10
+
+#: Connections that may wait to be accepted.
+BACKLOG = 1024
 
 
 def serve_socket(app: ASGIApp, path: Path) -> None:
@@ -30,16 +34,22 @@ def serve_socket(app: ASGIApp, path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise Unavailable(
             f"the socket cannot be made: {error.strerror or error}", where=str(path), hint="choose a shorter path"
         ) from error
     finally:
         os.umask(mask)
+    ours = path.stat().st_ino
     try:
         _serve(app, listener)
     finally:
-        path.unlink(missing_ok=True)
+        # While the last answers were given, a successor may have put its own socket there.
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == ours:
+                path.unlink()
 
 
 def serve_port(app: ASGIApp, port: int, *, host: str = "127.0.0.1") -> None:
@@ -52,6 +62,8 @@ def serve_port(app: ASGIApp, port: int, *, host: str = "127.0.0.1") -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Two sockets may be bound to one port while neither listens.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         what = f"port {port} cannot be used: {error.strerror or error}"
@@ -68,6 +80,7 @@ def _serve(app: ASGIApp, listener: socket.socket) -> None:
         lifespan="off",
         access_log=False,
         log_config=None,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     uvicorn.Server(config).run(sockets=[listener])

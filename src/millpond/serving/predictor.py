@@ -88,10 +88,11 @@ class Predictor:
 
     def _check_featurized(self, featurized: Featurized, rows: pa.Table) -> None:
         expected, found = list(self.served.inputs), featurized.inputs.column_names
-        if found != expected or featurized.inputs.num_rows != rows.num_rows:
+        counts = {featurized.inputs.num_rows, len(featurized.as_of)}
+        if found != expected or counts != {rows.num_rows}:
             raise MillpondError(
-                f"the features of {self._name} came as {featurized.inputs.num_rows} rows of {found}, "
-                f"expected {rows.num_rows} rows of {expected}",
+                f"the features of {self._name} came as {featurized.inputs.num_rows} rows of {found} "
+                f"with {len(featurized.as_of)} instants, expected {rows.num_rows} rows of {expected}",
                 where=self._name,
                 hint="train and deploy the model again with the present definitions",
             )

@@ -21,7 +21,8 @@ class NativeRuntime:
     """Calls the estimator of an MLflow model in this process, one call at a time.
 
     The scikit-learn flavour is unpickled directly, without importing MLflow; a model of another flavour is loaded
-    with `mlflow.pyfunc`. Only directories of the model store are loaded: unpickling runs code.
+    with `mlflow.pyfunc`, and its `predict` must give the probability itself. Only directories of the model store are
+    loaded: unpickling runs code.
 
     Args:
         directory: The directory that holds `MLmodel`.
@@ -54,9 +55,11 @@ class NativeRuntime:
         Raises:
             MillpondError: The estimator failed; names the model and version.
         """
-        frame = self._to_frame(inputs, self._served.inputs)
         try:
+            frame = self._to_frame(inputs, self._served.inputs)
             return [float(value) for value in self._call(frame)]
+        except MillpondError:
+            raise
         except Exception as error:
             raise MillpondError(
                 f"{self._name} failed: {type(error).__name__}: {error}",
