@@ -118,7 +118,8 @@ def grid(*columns: str, rows: Sequence[Sequence[Any]]) -> Table:
     """A table for people; numbers to the right, null as a dash."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
+        values = [row[index] for row in rows if row[index] is not None]
+        numeric = bool(values) and all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in values)
         table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from millpond.cli.output import Output, failures, grid
+from millpond.cli.output import Output, failures, grid, plain
 from millpond.cli.session import Json, session
 
 
@@ -13,15 +13,18 @@ def command(context: typer.Context, json: Json = False) -> None:
     output = Output(as_json=json)
     with failures(output):
         from millpond.platform.status import project_status
+        from millpond.server.lock import running_instance
 
-        status = project_status(session(context).open(output))
+        platform = session(context).open(output)
+        status = project_status(platform)
+        server = (running_instance(platform.settings.run) or {}).get("url")
         tables = [(each.name, each.rows, each.changed_at, each.kind) for each in status.tables]
         models = [(each.name, each.versions, each.champion, each.trained_at) for each in status.models]
         output.data(
-            status,
+            {"server": server, **plain(status)},
             [
                 f"project {status.project}, profile {status.profile}, "
-                + (f"server at {status.server}" if status.server else "server not running"),
+                + (f"server at {server}" if server else "server not running"),
                 "",
                 grid("table", "rows", "changed", "kind", rows=tables),
                 "",

@@ -21,30 +21,24 @@ def command(
         from millpond.platform.receipts import trace
 
         receipt = trace(session(context).open(output), prediction)
-        made = receipt.prediction
+        code = (receipt.code_commit or "no commit") + (" with uncommitted changes" if receipt.code_dirty else "")
         facts = [
-            ("prediction", made.id),
-            ("made", f"{made.predicted_at:%Y-%m-%d %H:%M:%S} UTC by {made.requested_by}"),
-            ("features as of", made.as_of),
-            ("output", made.output),
-            ("answer", made.answer),
-            ("version", f"{made.model}/{made.version}"),
-            ("trained by", receipt.trained_by),
-            ("training set", receipt.training_set),
-            ("code", receipt.code),
+            ("prediction", receipt.id),
+            ("made", f"{receipt.predicted_at:%Y-%m-%d %H:%M:%S} UTC by {receipt.requested_by}"),
+            ("features as of", receipt.as_of),
+            ("probability of yes" if receipt.answer is not None else "prediction", receipt.output),
+            *([("answer", receipt.answer)] if receipt.answer is not None else []),
+            ("version", f"{receipt.model}/{receipt.version}"),
+            ("trained", f"{receipt.trained_at:%Y-%m-%d %H:%M} UTC by {receipt.trained_by}"),
+            ("code", code),
+            *((f"table {each.table}", f"snapshot {each.snapshot_id}") for each in receipt.snapshots),
         ]
         features = [
-            (each.name, _short(each.value), each.visible_since, each.rows, each.source, each.agrees)
+            (each.name, _short(each.value), each.visible_since, each.rows, each.table or "request", each.recomputed)
             for each in receipt.inputs
         ]
-        output.data(
-            receipt,
-            [
-                grid("receipt", "", rows=facts),
-                "",
-                grid("input", "value", "visible since", "rows", "from", "recomputed equal", rows=features),
-            ],
-        )
+        columns = ("input", "value", "visible since", "rows", "from", "recomputed equal")
+        output.data(receipt, [grid("receipt", "", rows=facts), "", grid(*columns, rows=features)])
 
 
 def _short(value: object) -> str | None:

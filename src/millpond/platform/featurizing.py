@@ -75,7 +75,7 @@ class LakeFeaturizer:
         moment = now()
         if self._served.at is None or self._served.at not in rows.column_names:
             return [moment] * rows.num_rows
-        return [each or moment for each in rows[self._served.at].to_pylist()]
+        return [min(each or moment, moment) for each in rows[self._served.at].to_pylist()]
 
     def _join(self, views: Sequence[PinnedView], spine: pa.Table) -> pa.Table:
         from millpond.features.point_in_time import join_features

@@ -51,9 +51,8 @@ def overview(platform: Platform) -> Overview:
         views=tuple(_view_summary(platform, view) for view in definitions.views.values()),
         models=tuple(models),
         deployments=tuple(deployments),
-        edges=tuple(_edges(platform)) + tuple(
-            Edge(Reference("model", each.model), Reference("deployment", each.model)) for each in deployments
-        ),
+        edges=tuple(_edges(platform))
+        + tuple(Edge(Reference("model", each.model), Reference("deployment", each.model)) for each in deployments),
     )
 
 
@@ -114,13 +113,13 @@ def _state(checks: tuple[CheckView, ...]) -> CheckState:
 
 def _latest_checks(platform: Platform, table: str | None = None) -> dict[str, tuple[CheckView, ...]]:
     """The results of each table's last run of checks."""
-    from millpond.quality.results import CHECK_RESULTS
+    from millpond.quality.results import TABLE
 
-    if not platform.lake.exists(CHECK_RESULTS):
+    if not platform.lake.exists(TABLE):
         return {}
     only = f"""WHERE "table" = '{table}'""" if table else ""
     with platform.engine() as engine:
-        relation = engine.scan(platform.lake.snapshot(CHECK_RESULTS))
+        relation = engine.scan(platform.lake.snapshot(TABLE))
         rows = engine.rows(
             f'SELECT "table", "check", severity, passed, violations, rows, examples, checked_at FROM {relation} {only} '
             f'QUALIFY checked_at = max(checked_at) OVER (PARTITION BY "table")'

@@ -145,7 +145,8 @@ def predict_batch(platform: Platform, model: str, source: str, target: str) -> S
         with step(platform.listener, f"score {source} with {model}/{served.version}") as current:
             rows = engine.reader(f"SELECT {names} FROM {engine.scan(snapshot)}")
             properties = {"model": served.model, "version": str(served.version), "source": str(snapshot)}
-            written = platform.lake.overwrite(target, predict_batches(predictor, rows, keys=keys), properties=properties)
+            scored = predict_batches(predictor, rows, keys=keys)
+            written = platform.lake.overwrite(target, scored, properties=properties)
             current.detail = f"{written.rows:,} rows into {target}"
     return written
 

@@ -395,6 +395,8 @@ class FeatureValue:
         examples: Keys of up to 5 of those rows, as text.
         table: The table they came from, or None.
         snapshot_id: The snapshot of it, or None.
+        recomputed: Whether the value came out equal when it was computed again from that snapshot (floating values
+            to a relative 1e-9); None where it came with the request, or the snapshot is gone.
     """
 
     name: str
@@ -404,6 +406,7 @@ class FeatureValue:
     examples: tuple[str, ...] = ()
     table: str | None = None
     snapshot_id: int | None = None
+    recomputed: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,10 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class ProjectStatus:
-    """A project under a profile; `server` is the running server's address, or None."""
+    """A project under a profile."""
 
     project: str
     profile: str
-    server: str | None
     tables: tuple[TableStatus, ...]
     models: tuple[ModelStatus, ...]
 
@@ -45,12 +44,15 @@ def project_status(platform: Platform) -> ProjectStatus:
     tables = []
     for name, table in platform.definitions.tables.items():
         kind = "derived" if table.derivation else "ingested"
-        snapshot = platform.lake.snapshot(name) if platform.lake.exists(name) else None
-        tables.append(TableStatus(name, snapshot and snapshot.rows, snapshot and snapshot.committed_at, kind))
+        if platform.lake.exists(name):
+            snapshot = platform.lake.snapshot(name)
+            tables.append(TableStatus(name, snapshot.rows, snapshot.committed_at, kind))
+        else:
+            tables.append(TableStatus(name, None, None, kind))
     models = []
     for name in platform.definitions.models:
         versions = platform.store.versions(name)
         champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
         models.append(ModelStatus(name, len(versions), champion, versions[-1].created_at if versions else None))
     settings = platform.settings
-    return ProjectStatus(settings.name, settings.profile_name, platform.server_url(), tuple(tables), tuple(models))
+    return ProjectStatus(settings.name, settings.profile_name, tuple(tables), tuple(models))

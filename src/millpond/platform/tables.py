@@ -103,8 +103,8 @@ def check(platform: Platform, names: Sequence[str] = ()) -> list[CheckResult]:
 
     Unlike `refresh` this derives nothing, skips nothing, and raises nothing for a check that fails.
     """
-    from millpond.quality.checks import run_checks
     from millpond.quality.results import store_results
+    from millpond.quality.run import run_checks
 
     declared = platform.definitions.tables
     chosen = [platform.definitions.table(name) for name in names] or [
@@ -125,15 +125,15 @@ def check(platform: Platform, names: Sequence[str] = ()) -> list[CheckResult]:
 
 
 def _check(platform: Platform, engine: Engine, table: Table, snapshots: Mapping[str, Snapshot]) -> None:
-    from millpond.quality.checks import run_checks
     from millpond.quality.results import passed_before, require, store_results
+    from millpond.quality.run import run_checks
 
     if not table.checks:
         return
     snapshot = snapshots[table.name]
     targets = {**_targets(platform, table), **snapshots}
     with step(platform.listener, f"check {table.name}") as current:
-        if passed_before(platform.lake, engine, table, snapshot):
+        if passed_before(platform.lake, engine, table, snapshot, targets):
             current.up_to_date(f"{len(table.checks)} checks")
             return
         results = run_checks(engine, table, snapshot, targets=targets, now=now())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.fingerprints import fingerprint
+from millpond.core.time import now
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
 from millpond.platform import release, versions
@@ -20,8 +21,8 @@ from millpond.platform.training_sets import TrainingSet, read_rows, training_set
 from millpond.registry.ports import Candidate, Lineage, Version
 
 if TYPE_CHECKING:
-    from millpond.training.gates import GateResult
-    from millpond.training.train import Champion, Trained
+    from millpond.training.gates import Champion, GateResult
+    from millpond.training.train import Trained
 
 #: Packages whose version can change what training gives.
 DECISIVE_PACKAGES = ("lightgbm", "numpy", "optuna", "pandas", "scikit-learn", "scipy", "skrub")
@@ -93,22 +94,28 @@ def _fit(platform: Platform, model: Model, examples: TrainingSet, champion: Cham
         at=columns.at,
         label=columns.label,
         label_known=columns.label_known,
+        null_labels=examples.counts.get("null_label", 0),
     )
 
-    def progress(message: str) -> None:
-        current.detail = message
+    def progress(stage: str, done: int, total: int) -> None:
+        current.detail = stage if total <= 1 else f"{stage} {done}/{total}"
         platform.listener(current)
 
     return fit(model, data, champion=champion, progress=progress)
 
 
 def _champion(platform: Platform, model: Model, examples: TrainingSet) -> Champion | None:
-    from millpond.training.train import Champion
+    from millpond.training.gates import Champion
 
     version = versions.champion(platform, model.name)
     if version is None:
         return None
-    return Champion(version.number, versions.scorer(platform, version, examples.columns.inputs), version.metrics)
+    return Champion(
+        number=version.number,
+        predict=versions.scorer(platform, version, examples.columns.inputs),
+        metrics=version.metrics,
+        threshold=platform.store.spec(version)["threshold"],
+    )
 
 
 def _judge(platform: Platform, version: Version, gates: Sequence[GateResult]) -> bool:
@@ -156,10 +163,11 @@ def _version_with(platform: Platform, model: Model, wanted: str) -> Version | No
 def _candidate(
     platform: Platform, model: Model, examples: TrainingSet, lineage: Lineage, trained: Trained
 ) -> Candidate:
-    from millpond.training.report import render
+    from millpond.training.report import Heading, render
 
     spec = versions.make_spec(platform, model, examples, trained)
-    report = render(model, trained, lineage=_report_lineage(lineage, examples))
+    heading = Heading(description=model.description, owner=model.owner, trained_at=now(), trained_by=platform.user)
+    report = render(trained, heading=heading, lineage=_report_lineage(lineage, examples))
     code = {f"code/{path}": content for path, content in definition_files(platform.settings.definitions).items()}
     return Candidate(
         model=model.name,
@@ -179,6 +187,7 @@ def _candidate(
         },
         lineage=lineage,
         trained_by=platform.user,
+        tags={"training_seconds": f"{sum(trained.seconds.values()):.2f}"},
     )
 
 
@@ -186,14 +195,14 @@ def _gate(gate: GateResult) -> dict[str, Any]:
     return {"gate": gate.gate, "passed": gate.passed, "value": gate.value, "other": gate.other, "reason": gate.reason}
 
 
-def _report_lineage(lineage: Lineage, examples: TrainingSet) -> dict[str, str]:
+def _report_lineage(lineage: Lineage, examples: TrainingSet) -> dict[str, Any]:
     commit = (lineage.code.commit or "none")[:12] + (" with uncommitted changes" if lineage.code.dirty else "")
     return {
-        "training set": f"{examples.snapshot} ({examples.snapshot.rows:,} rows)",
-        **{f"table {name}": f"snapshot {snapshot}" for name, snapshot in lineage.sources.items()},
-        "code": commit,
-        "python": lineage.python,
-        **{name: lineage.packages[name] for name in DECISIVE_PACKAGES if name in lineage.packages},
+        "Training set": f"{examples.snapshot} ({examples.snapshot.rows:,} rows)",
+        "Table snapshots": {name: str(snapshot) for name, snapshot in lineage.sources.items()},
+        "Code": commit,
+        "Python": f"{lineage.python} on {lineage.platform}",
+        "Packages": {name: lineage.packages[name] for name in DECISIVE_PACKAGES if name in lineage.packages},
     }
 
 

@@ -69,7 +69,6 @@ def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: 
         "inputs": dict(examples.columns.inputs),
         "columns": [asdict(column) for column in request_columns(model, snapshot)],
         "definitions": platform.settings.definitions.name,
-        "split": trained.split,
     }
 
 

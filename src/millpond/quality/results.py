@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from millpond.core.errors import CheckFailed
-from millpond.definitions.checks import Severity
-from millpond.lake.ports import Snapshot, TableWriter
+from millpond.core.fingerprints import fingerprint
+from millpond.definitions.checks import Check, ForeignKey, Fresh, Severity
+from millpond.definitions.tables import Table
+from millpond.lake.ports import Engine, Lake, Snapshot, TableWriter
+from millpond.lake.schema import literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +37,7 @@ class CheckResult:
         examples: Up to five offending rows, by key where the table has one, with the offending values.
         checked_at: When; UTC.
         declared_at: File and line of the check.
+        fingerprint: Of what the check means; see `meaning`.
     """
 
     table: str
@@ -47,6 +51,7 @@ class CheckResult:
     examples: tuple[str, ...]
     checked_at: datetime
     declared_at: str
+    fingerprint: str
 
     @property
     def blocks(self) -> bool:
@@ -80,24 +85,47 @@ def store_results(lake: TableWriter, results: Sequence[CheckResult]) -> Snapshot
     return lake.append(TABLE, to_arrow(results)) if results else None
 
 
+def meaning(check: Check, targets: Mapping[str, Snapshot]) -> str:
+    """The fingerprint of what a check means: its declaration, and the snapshot that a foreign key points to."""
+    target = check.target.name if isinstance(check, ForeignKey) and check.target is not None else None
+    return fingerprint([check.describe(), targets[target].id if target is not None and target in targets else None])
+
+
+def passed_before(
+    lake: Lake, engine: Engine, table: Table, snapshot: Snapshot, targets: Mapping[str, Snapshot]
+) -> bool:
+    """Whether every check of the table, as it is declared now, has been run on this snapshot and does not block.
+
+    Freshness depends on the hour, so a table with such a check never counts as checked.
+    """
+    if any(isinstance(check, Fresh) for check in table.checks) or not lake.exists(TABLE):
+        return False
+    relation = engine.scan(lake.snapshot(TABLE))
+    query = (
+        f"SELECT DISTINCT fingerprint FROM {relation} WHERE snapshot_id = {snapshot.id}"
+        f" AND \"table\" = {literal(table.name)} AND (passed OR severity <> 'block')"
+    )
+    return {meaning(check, targets) for check in table.checks} <= {row[0] for row in engine.rows(query)}
+
+
 def to_arrow(results: Sequence[CheckResult]) -> pa.Table:
     """Results as rows: checked_at, table, snapshot_id, check, severity, passed, violations, rows, detail, examples."""
     import pyarrow as pa
 
-    schema = pa.schema(
-        [
-            ("checked_at", pa.timestamp("us", "UTC")),
-            ("table", pa.string()),
-            ("snapshot_id", pa.int64()),
-            ("check", pa.string()),
-            ("severity", pa.string()),
-            ("passed", pa.bool_()),
-            ("violations", pa.int64()),
-            ("rows", pa.int64()),
-            ("detail", pa.string()),
-            ("examples", pa.string()),
-        ]
-    )
+    fields: list[tuple[str, pa.DataType]] = [
+        ("checked_at", pa.timestamp("us", "UTC")),
+        ("table", pa.string()),
+        ("snapshot_id", pa.int64()),
+        ("check", pa.string()),
+        ("severity", pa.string()),
+        ("passed", pa.bool_()),
+        ("violations", pa.int64()),
+        ("rows", pa.int64()),
+        ("detail", pa.string()),
+        ("examples", pa.string()),
+        ("fingerprint", pa.string()),
+    ]
+    schema = pa.schema(fields)
     rows = [
         {name: getattr(result, name) for name in schema.names} | {"examples": "; ".join(result.examples)}
         for result in results

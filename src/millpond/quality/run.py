@@ -29,7 +29,7 @@ from millpond.definitions.tables import Table
 from millpond.lake.keys import key_text, value_text
 from millpond.lake.ports import Engine, Snapshot
 from millpond.lake.schema import column_hint, literal, quoted
-from millpond.quality.results import CheckResult
+from millpond.quality.results import CheckResult, meaning
 
 _EXAMPLES = 5
 
@@ -280,6 +280,7 @@ class _Run:
             examples=tuple(examples),
             checked_at=self.now,
             declared_at=str(check.declared_at),
+            fingerprint=meaning(check, self.targets),
         )
 
 

@@ -134,6 +134,15 @@ class MLflowStore:
         """
         return self._file(version, mlflow_model.REPORT)
 
+    def params(self, version: Version) -> dict[str, str]:
+        """See `ports.ModelStore.params`."""
+        return self._tables.params(version.run_id)
+
+    def page(self, version: Version) -> str | None:
+        """See `ports.ModelStore.page`."""
+        experiment = self._tables.experiment(version.run_id)
+        return None if experiment is None else f"/mlflow/#/experiments/{experiment}/runs/{version.run_id}"
+
     def _file(self, version: Version, name: str) -> Path:
         file = self.directory(version) / mlflow_model.FOLDER / name
         if not file.is_file():

@@ -34,6 +34,8 @@ _METRICS = f"""
     FROM model_versions JOIN latest_metrics ON run_uuid = run_id
     WHERE name = ? AND {_LIVE} ORDER BY key
 """
+_PARAMS = "SELECT key, value FROM params WHERE run_uuid = ? ORDER BY key"
+_EXPERIMENT = "SELECT experiment_id FROM runs WHERE run_uuid = ?"
 _LOCATION = f"SELECT storage_location FROM model_versions WHERE name = ? AND version = ? AND {_LIVE}"
 
 
@@ -80,6 +82,17 @@ class MLflowTables:
         """Artifact URI of a version's files, or None where there is no such version."""
         with self._reading() as read:
             rows = read(_LOCATION, model, number)
+        return str(rows[0][0]) if rows else None
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """Parameters of a run, as text, by name."""
+        with self._reading() as read:
+            return dict(read(_PARAMS, run_id))
+
+    def experiment(self, run_id: str) -> str | None:
+        """Id of the experiment that a run belongs to, or None where there is no such run."""
+        with self._reading() as read:
+            rows = read(_EXPERIMENT, run_id)
         return str(rows[0][0]) if rows else None
 
     @contextlib.contextmanager

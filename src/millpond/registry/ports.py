@@ -160,6 +160,14 @@ class ModelStore(Protocol):
         """The `spec` of the candidate."""
         ...
 
+    def params(self, version: Version) -> dict[str, str]:
+        """Parameters of the estimator and of the walk, as text."""
+        ...
+
+    def page(self, version: Version) -> str | None:
+        """Path of the run's page below the server's address, or None where the run is gone."""
+        ...
+
     def directory(self, version: Version) -> Path:
         """A local directory with the MLflow model (`MLmodel` in it) and, below `millpond/`, the version's files."""
         ...

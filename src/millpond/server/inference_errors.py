@@ -37,7 +37,7 @@ def status_of(error: Exception) -> int:
 
 
 def error_response(error: Exception, status: int | None = None) -> Response:
-    """The answer that tells `error`: {"error", "what", "where", "hint"}, and "id" where the log has the rest.
+    """The answer that tells `error`: {"error", "type", "what", "where", "hint"}, and "id" where the log has the rest.
 
     `status` is the one of `status_of` unless it is given.
 
@@ -46,7 +46,13 @@ def error_response(error: Exception, status: int | None = None) -> Response:
     status = status or status_of(error)
     body: dict[str, object]
     if isinstance(error, MillpondError):
-        body = {"error": _sentence(error), "what": error.what, "where": error.where, "hint": error.hint}
+        body = {
+            "error": _sentence(error),
+            "type": type(error).__name__,
+            "what": error.what,
+            "where": error.where,
+            "hint": error.hint,
+        }
     else:
         body = {"what": "an internal error", "where": "", "hint": "look for the id in the log of the server"}
         body["error"] = f"an internal error; {body['hint']}"

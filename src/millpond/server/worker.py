@@ -1,6 +1,6 @@
 """The serving worker: the process in which predictions, and so the code of versions, run.
 
-    python -m millpond.server.worker --project FOLDER --profile NAME --socket PATH
+Started as `python -m millpond.server.worker --project FOLDER --profile NAME --socket PATH`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def main() -> None:
     log = PredictionLog(platform.settings.spool)
     models = ServedModels(platform, log)
     threading.Thread(target=_warm, args=(models,), daemon=True).start()
+    limits = Limits(body_bytes=platform.settings.profile.body_limit)
     try:
-        serve_socket(inference_app(models, limits=Limits(body_bytes=platform.settings.profile.body_limit)), arguments.socket)
+        serve_socket(inference_app(models, limits=limits), arguments.socket)
     finally:
         log.close()
 

@@ -26,7 +26,13 @@ BATCH_ROWS = 10_000
 
 def output_columns(served: ServedModel) -> tuple[str, ...]:
     """Names of the columns that `predict_batches` adds to the keys, in order."""
-    return (*(tensor["name"] for tensor in output_tensors(served)), "model", "version", "as_of", "predicted_at")
+    return (
+        *(tensor["name"] for tensor in output_tensors(served) if tensor["name"] != "as_of"),
+        "model",
+        "version",
+        "as_of",
+        "predicted_at",
+    )
 
 
 def predict_batches(

@@ -14,11 +14,11 @@ def server_metadata(version: str) -> dict[str, Any]:
 
 
 def output_tensors(served: ServedModel) -> list[dict[str, Any]]:
-    """The outputs of a model, in order, as metadata tensors."""
+    """The outputs of a model, in order, as metadata tensors; `as_of` is ISO 8601 text."""
     if served.task == "classification":
-        outputs = [("prediction_id", "BYTES"), ("probability", "FP64"), ("answer", "BOOL")]
+        outputs = [("prediction_id", "BYTES"), ("probability", "FP64"), ("answer", "BOOL"), ("as_of", "BYTES")]
     else:
-        outputs = [("prediction_id", "BYTES"), ("prediction", "FP64")]
+        outputs = [("prediction_id", "BYTES"), ("prediction", "FP64"), ("as_of", "BYTES")]
     return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in outputs]
 
 

@@ -73,8 +73,9 @@ class Featurizer(Protocol):
     """
 
     def featurize(self, rows: pa.Table, as_of: datetime | None) -> Featurized:
-        """Look features up as of each row's instant of prediction where the request carries one, else `as_of`,
-        else now.
+        """Look features up as of `as_of`; where it is None, as of each row's instant of prediction, else now.
+
+        A row's instant that lies ahead counts as now: nothing later can be known.
         """
         ...
 

@@ -58,7 +58,7 @@ class Predictor:
 
         Args:
             rows: Request rows; see `columns.conform` for what is accepted.
-            as_of: The instant at which features are looked up for rows that carry none of their own; None is now.
+            as_of: The instant of the features of all rows; None takes each row's own, else now.
             requested_by: Who asks.
 
         Raises:

@@ -67,7 +67,6 @@ def parse_request(body: bytes, served: ServedModel, *, max_rows: int = MAX_ROWS)
     outputs = _outputs(document.get("outputs"), served, place)
     as_of = _as_of(document.get("parameters"), place)
     rows = _rows(document.get("inputs"), served, place, max_rows)
-    _refuse_two_instants(rows, as_of, served, place)
     return InferRequest(rows, as_of, request_id, outputs)
 
 
@@ -78,6 +77,7 @@ def format_response(request: InferRequest, served: ServedModel, predictions: Seq
         "probability": [each.output for each in predictions],
         "prediction": [each.output for each in predictions],
         "answer": [each.answer for each in predictions],
+        "as_of": [format_instant(each.as_of) for each in predictions],
     }
     tensors = {tensor["name"]: tensor for tensor in output_tensors(served)}
     count = len(predictions)
@@ -285,19 +285,6 @@ def _flat(tensor: Mapping[str, Any], count: int, where: str) -> list[Any]:
             f"data has {len(data)} values, and the shape says {count}", where=where, hint="send one value a row"
         )
     return data
-
-
-def _refuse_two_instants(rows: pa.Table, as_of: datetime | None, served: ServedModel, place: str) -> None:
-    if as_of is None or served.at is None or served.at not in rows.column_names:
-        return
-    for row, at in enumerate(rows.column(served.at).to_pylist()):
-        if at is not None and at != as_of:
-            raise RequestError(
-                f"two instants are given: parameters.as_of is {format_instant(as_of)}, "
-                f"and {served.at!r} in row {row} is {format_instant(at)}",
-                where=place,
-                hint=f"leave parameters.as_of out; features are looked up as of {served.at!r}",
-            )
 
 
 def _json_name(value: Any) -> str:

@@ -84,8 +84,8 @@ class TestProtocol:
         answer = response.json()
         assert (answer["model_name"], answer["model_version"], answer["id"]) == ("late_arrival", "3", "r-1")
         outputs = {each["name"]: each for each in answer["outputs"]}
-        assert list(outputs) == ["prediction_id", "probability", "answer"]
-        assert [each["datatype"] for each in outputs.values()] == ["BYTES", "FP64", "BOOL"]
+        assert list(outputs) == ["prediction_id", "probability", "answer", "as_of"]
+        assert [each["datatype"] for each in outputs.values()] == ["BYTES", "FP64", "BOOL", "BYTES"]
         assert all(each["shape"] == [2] and len(each["data"]) == 2 for each in outputs.values())
         assert outputs["answer"]["data"] == [True, True]
         logged = find(worker.spool, outputs["prediction_id"]["data"][1])

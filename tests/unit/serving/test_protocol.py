@@ -58,7 +58,7 @@ class TestAccepted:
             }
         ]
         assert (request.id, request.as_of) == ("r1", None)
-        assert request.outputs == ("prediction_id", "probability", "answer")
+        assert request.outputs == ("prediction_id", "probability", "answer", "as_of")
 
     def test_absent_and_null_optional_inputs_are_null(self, served: ServedModel) -> None:
         request = parse_request(body(ORIGIN, TIME, tensor("distance", "FP32", None)), served)
@@ -269,11 +269,9 @@ class TestParameters:
     def test_are_an_object(self, served: ServedModel) -> None:
         assert "JSON array" in refused(served, body(ORIGIN, TIME, parameters=[])).what
 
-    def test_two_instants(self, served: ServedModel) -> None:
-        error = refused(served, body(ORIGIN, TIME, parameters={"as_of": "2013-12-02T00:00:00Z"}))
-        assert "two instants are given" in error.what
-        same = parse_request(body(ORIGIN, TIME, parameters={"as_of": INSTANT}), served)
-        assert same.as_of == datetime(2013, 12, 1, 8, tzinfo=UTC)
+    def test_may_differ_from_the_instant_of_a_row(self, served: ServedModel) -> None:
+        request = parse_request(body(ORIGIN, TIME, parameters={"as_of": "2013-12-02T00:00:00Z"}), served)
+        assert request.as_of == datetime(2013, 12, 2, tzinfo=UTC)
 
 
 class TestOutputs:
@@ -314,7 +312,7 @@ class TestOutputs:
         served = make_served("regression")
         request = parse_request(body(ORIGIN, TIME), served)
         answer = json.loads(format_response(request, served, [make_prediction(7, answer=None)]))
-        assert [each["name"] for each in answer["outputs"]] == ["prediction_id", "prediction"]
+        assert [each["name"] for each in answer["outputs"]] == ["prediction_id", "prediction", "as_of"]
         assert answer["outputs"][1] == {"name": "prediction", "datatype": "FP64", "shape": [1], "data": [1.0]}
 
 
