@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,4 +48,12 @@ for _noun in (table, model, token):
 
 def main() -> None:
     """The entry point of the `millpond` command."""
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # DuckDB's bindings print a page about leaked objects when the interpreter is taken down in order.
+    os._exit(code)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -55,8 +57,9 @@ class Output:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        # A pipe or a file has no width: nothing is cut short there.
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+        self.err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 240)
 
     def step(self, step: Step) -> None:
         """A listener: prints a line when a step ends; on a terminal shows the running one meanwhile."""
@@ -89,6 +92,15 @@ class Output:
         if not self.json:
             self.err.print(f"[dim]next:[/] {command}" + (f"  [dim]{why}[/]" if why else ""))
 
+    def crash(self, error: Exception) -> int:
+        """Keep the traceback of a fault of Millpond itself, and say where; returns the exit code."""
+        with tempfile.NamedTemporaryFile("w", prefix="millpond-crash-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+        what = f"Something went wrong in Millpond itself: {type(error).__name__}: {error}"
+        hint = "this is a defect; the traceback in that file says where. What was written before is whole"
+        self.fail(MillpondError(what, where=file.name, hint=hint))
+        return 70
+
     def fail(self, error: MillpondError) -> int:
         """Print an error; returns the exit code for it."""
         if self.json:
@@ -112,6 +124,8 @@ def failures(output: Output) -> Iterator[None]:
     except KeyboardInterrupt:
         output.say("stopped")
         raise SystemExit(130) from None
+    except (RuntimeError, OSError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
+        raise SystemExit(output.crash(error)) from error
 
 
 def grid(*columns: str, rows: Sequence[Sequence[Any]]) -> Table:
@@ -120,7 +134,7 @@ def grid(*columns: str, rows: Sequence[Sequence[Any]]) -> Table:
     for index, column in enumerate(columns):
         values = [row[index] for row in rows if row[index] is not None]
         numeric = bool(values) and all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in values)
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=index == 0 or numeric)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     return table
@@ -151,5 +165,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
-        return format_instant(value.replace(microsecond=0))
+        return f"{value:%Y-%m-%d %H:%M:%S}"
     return str(value)

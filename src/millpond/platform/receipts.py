@@ -153,11 +153,16 @@ def _input(name: str, value: Any, behind: FeatureExplanation | None) -> FeatureV
         value=value,
         visible_since=behind.visible_since,
         rows=behind.rows,
-        examples=tuple(str(key) for key in behind.examples),
+        examples=tuple(_key(key) for key in behind.example_rows),
         table=behind.table,
         snapshot_id=behind.snapshot_id,
         recomputed=_equal(value, behind.value),
     )
+
+
+def _key(key: Mapping[str, Any]) -> str:
+    values = [str(value) for value in key.values()]
+    return values[0] if len(values) == 1 else f"({', '.join(values)})"
 
 
 def _equal(served: Any, computed: Any) -> bool:

@@ -94,7 +94,7 @@ def _fit(platform: Platform, model: Model, examples: TrainingSet, champion: Cham
         at=columns.at,
         label=columns.label,
         label_known=columns.label_known,
-        null_labels=examples.counts.get("null_label", 0),
+        null_labels=examples.counts["without_label"],
     )
 
     def progress(stage: str, done: int, total: int) -> None:

@@ -57,7 +57,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
                 "recipe": recipe,
                 "columns": json.dumps(asdict(built.columns)),
                 "sources": json.dumps(used),
-                "counts": json.dumps(dict(built.counts)),
+                "counts": json.dumps(asdict(built.counts)),
             }
             snapshot = platform.lake.overwrite(table_name(model), built.reader, properties=properties)
         current.detail = f"{snapshot.rows:,} examples, {len(built.columns.inputs)} inputs"

@@ -77,10 +77,11 @@ def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
 
     The instant of prediction may always be given, and never must, unless a request feature reads it.
     """
+    from millpond.features.layout import request_schema
     from millpond.features.request import required_columns
 
     types = {column.name: _REQUEST_TYPES.get(column.type, "string") for column in examples.columns}
-    read = required_columns(model.request_features, examples.columns)
+    read = required_columns(model.request_features, request_schema(examples))
     roles = dict.fromkeys(model.entity_keys, "key")
     for names, role in ((model.columns, "input"), (read, "request"), ((model.time,) if model.time else (), "request")):
         for name in names:

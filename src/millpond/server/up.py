@@ -36,7 +36,7 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
     """
     settings = platform.settings
     settings.run.mkdir(parents=True, exist_ok=True)
-    admin = local_admin(settings.state)
+    admin = local_admin(settings.state, platform.user)
     socket = settings.run / "serving.sock"
     services = Services(
         access=platform.access,
