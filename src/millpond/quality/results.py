@@ -84,20 +84,19 @@ def to_arrow(results: Sequence[CheckResult]) -> pa.Table:
     """Results as rows: checked_at, table, snapshot_id, check, severity, passed, violations, rows, detail, examples."""
     import pyarrow as pa
 
-    schema = pa.schema(
-        [
-            ("checked_at", pa.timestamp("us", "UTC")),
-            ("table", pa.string()),
-            ("snapshot_id", pa.int64()),
-            ("check", pa.string()),
-            ("severity", pa.string()),
-            ("passed", pa.bool_()),
-            ("violations", pa.int64()),
-            ("rows", pa.int64()),
-            ("detail", pa.string()),
-            ("examples", pa.string()),
-        ]
-    )
+    fields: list[tuple[str, pa.DataType]] = [
+        ("checked_at", pa.timestamp("us", "UTC")),
+        ("table", pa.string()),
+        ("snapshot_id", pa.int64()),
+        ("check", pa.string()),
+        ("severity", pa.string()),
+        ("passed", pa.bool_()),
+        ("violations", pa.int64()),
+        ("rows", pa.int64()),
+        ("detail", pa.string()),
+        ("examples", pa.string()),
+    ]
+    schema = pa.schema(fields)
     rows = [
         {name: getattr(result, name) for name in schema.names} | {"examples": "; ".join(result.examples)}
         for result in results
