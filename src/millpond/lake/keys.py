@@ -22,6 +22,8 @@ def key_text(key: Sequence[str], values: Sequence[Any]) -> str:
 
 def value_text(value: Any) -> str:
     """A value as a person reads it; instants in UTC."""
+    if value is None:
+        return "null"
     return format_instant(value) if hasattr(value, "tzinfo") and hasattr(value, "hour") else str(value)
 
 

@@ -209,7 +209,8 @@ class _Run:
         detail = f"{violations:,} of {rows:,} rows" if violations else ""
         if violations and check.tolerate:
             detail += f" ({violations / rows:.4%}, tolerated {check.tolerate:.4%})"
-        return self._result(check, passed, violations, rows, detail, () if passed else self._examples(each))
+        examples = () if passed else self._examples(each)
+        return self._result(check, passed, violations, rows, detail, examples=examples)
 
     def _examples(self, each: _Violations) -> tuple[str, ...]:
         key = tuple(name for name in self.table.keys if name in self.snapshot.column_names)
@@ -220,7 +221,9 @@ class _Run:
         source = f"{each.relation} AS violating" if each.relation else f"{self.base} AS base WHERE {each.condition}"
         counted = ", surplus" if each.relation else ""
         order = "surplus DESC, " if each.relation else ""
-        found = self.engine.rows(f"SELECT {names}{counted} FROM {source} ORDER BY {order}{names} LIMIT {_EXAMPLES}")
+        found = self.engine.rows(
+            f"SELECT DISTINCT {names}{counted} FROM {source} ORDER BY {order}{names} LIMIT {_EXAMPLES}"
+        )
         if not each.relation:
             return tuple(key_text(shown, row) for row in found)
         extra = isinstance(each.check, Unique)
@@ -260,13 +263,7 @@ class _Run:
         return self._result(check, passed, int(not passed), rows, "" if passed else f"there are {rows:,} rows")
 
     def _result(
-        self,
-        check: Check,
-        passed: bool,
-        violations: int,
-        rows: int,
-        detail: str,
-        examples: Sequence[str] = (),
+        self, check: Check, passed: bool, violations: int, rows: int, detail: str, *, examples: Sequence[str] = ()
     ) -> CheckResult:
         return CheckResult(
             table=self.table.name,
