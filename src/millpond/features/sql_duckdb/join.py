@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from millpond.core.errors import DataError, DefinitionError, SchemaMismatch
 from millpond.core.names import did_you_mean
 from millpond.features.plan import Feature, Kind, ViewPlan, column_kind
 from millpond.features.sql_duckdb.distinct import distinct
+from millpond.features.sql_duckdb.evidence import evidence
 from millpond.features.sql_duckdb.names import Computed, ViewTables, quote, select_list
 from millpond.features.sql_duckdb.picks import first, first_over, latest
 from millpond.features.sql_duckdb.running import running
@@ -78,6 +80,20 @@ class DuckDBDialect:
             text += f" LEFT JOIN {points.table} {alias} ON {' AND '.join(on)} "
             text += " ".join(join % alias for of, join in joins if of == group)
         return f"(SELECT {select_list(values)} FROM {text})"
+
+    def evidence(
+        self, engine: Engine, plan: ViewPlan, example: str, at: datetime | None
+    ) -> dict[str, tuple[int, datetime | None, list[tuple[Any, ...]]]]:
+        """As `millpond.features.point_in_time.Dialect.evidence`."""
+        return evidence(engine, plan, example, at)
+
+    def keep(self, engine: Engine, name: str, query: str) -> None:
+        """Keep the rows of a query as a temporary table."""
+        engine.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+
+    def quote(self, name: str) -> str:
+        """A column's name in double quotes."""
+        return quote(name)
 
 
 def _check_spine(engine: Engine, spine: str, at: str | None, plans: Sequence[ViewPlan]) -> tuple[str, ...]:
