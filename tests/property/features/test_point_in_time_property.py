@@ -10,17 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millpond.features.explain import explain
-from millpond.features.point_in_time import join_features
+from millpond.features.plan import plan_views
 from millpond.features.ports import PinnedView
+from millpond.features.sql_duckdb.join import DuckDBDialect
 
 
-def compute(engine: Any, world: Any) -> list[dict[str, Any]]:
-    """The features of each example, in the examples' order."""
+def compute(engine: Any, world: Any, tile_rows: float = 1.0) -> list[dict[str, Any]]:
+    """The features of each example, in the examples' order; few rows to a tile, so that small tables have many."""
     snapshot = engine.add("events", world.table())
     engine.register("examples", world.examples())
     try:
         with engine.session():
-            relation = join_features(engine, "examples", "at", [PinnedView(world.view, snapshot)])
+            plans = plan_views([PinnedView(world.view, snapshot)])
+            relation = DuckDBDialect(tile_rows).join(engine, "examples", "at", plans)
             return engine.table(f"SELECT * FROM {relation} ORDER BY row").to_pylist()
     finally:
         engine.drop(snapshot)
@@ -51,7 +53,8 @@ def assert_same(world: Any, found: list[dict[str, Any]], expected: list[dict[str
 def test_features_are_what_the_oracle_says(data: st.DataObject, engine: Any, oracle: Any, worlds: Any) -> None:
     world = data.draw(worlds.worlds())
     expected = [oracle.features_at(world.view, world.rows, row, row["at"]) for row in world.spine]
-    assert_same(world, compute(engine, world), expected)
+    tile_rows = data.draw(st.sampled_from([8.0, 1.0, 0.3, 0.01]))
+    assert_same(world, compute(engine, world, tile_rows), expected)
 
 
 @given(data=st.data())
