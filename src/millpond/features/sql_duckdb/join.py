@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from millpond.core.errors import DataError, DefinitionError, SchemaMismatch
 from millpond.core.names import did_you_mean
 from millpond.features.plan import Feature, Kind, ViewPlan, column_kind
 from millpond.features.sql_duckdb.distinct import distinct
+from millpond.features.sql_duckdb.evidence import evidence
 from millpond.features.sql_duckdb.names import Computed, ViewTables, quote, select_list
 from millpond.features.sql_duckdb.picks import first, first_over, latest
 from millpond.features.sql_duckdb.running import running
@@ -47,7 +49,14 @@ class _Group(NamedTuple):
 
 
 class DuckDBDialect:
-    """Point-in-time joins in DuckDB's SQL."""
+    """Point-in-time joins in DuckDB's SQL.
+
+    Args:
+        tile_rows: Rows of an entity that the smallest tiles of `windows` should hold; speed depends on it alone.
+    """
+
+    def __init__(self, tile_rows: float = 8.0) -> None:
+        self._tile_rows = tile_rows
 
     def join(self, engine: Engine, spine: str, at: str | None, plans: Sequence[ViewPlan]) -> str:
         """As `millpond.features.point_in_time.join_features`, of views resolved against their snapshots."""
@@ -63,7 +72,7 @@ class DuckDBDialect:
             if group not in groups:
                 groups[group] = _make_points(engine, f"{prefix}_{len(groups)}", rows, group)
             points = groups[group]
-            tables = _make_tables(engine, f"{prefix}_v{index}", plan, points)
+            tables = _make_tables(engine, f"{prefix}_v{index}", plan, points, self._tile_rows)
             computed = list(_compute(engine, tables))
             found = {each.name: f"v{index}_{number}" for number, one in enumerate(computed) for each in one.features}
             for number, one in enumerate(computed):
@@ -78,6 +87,20 @@ class DuckDBDialect:
             text += f" LEFT JOIN {points.table} {alias} ON {' AND '.join(on)} "
             text += " ".join(join % alias for of, join in joins if of == group)
         return f"(SELECT {select_list(values)} FROM {text})"
+
+    def evidence(
+        self, engine: Engine, plan: ViewPlan, example: str, at: datetime | None
+    ) -> dict[str, tuple[int, datetime | None, list[tuple[Any, ...]]]]:
+        """As `millpond.features.point_in_time.Dialect.evidence`."""
+        return evidence(engine, plan, example, at)
+
+    def keep(self, engine: Engine, name: str, query: str) -> None:
+        """Keep the rows of a query as a temporary table."""
+        engine.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+
+    def quote(self, name: str) -> str:
+        """A column's name in double quotes."""
+        return quote(name)
 
 
 def _check_spine(engine: Engine, spine: str, at: str | None, plans: Sequence[ViewPlan]) -> tuple[str, ...]:
@@ -155,7 +178,7 @@ def _make_points(engine: Engine, prefix: str, rows: str, group: _Group) -> _Poin
     return _Points(points, entities, keys, instant)
 
 
-def _make_tables(engine: Engine, prefix: str, plan: ViewPlan, points: _Points) -> ViewTables:
+def _make_tables(engine: Engine, prefix: str, plan: ViewPlan, points: _Points, tile_rows: float) -> ViewTables:
     """Copy the events that may matter, under short names, and measure what decides between forms."""
     events = f"{prefix}_events"
     picks = bool(plan.of("latest", "first"))
@@ -177,15 +200,15 @@ def _make_tables(engine: Engine, prefix: str, plan: ViewPlan, points: _Points) -
         CREATE TEMP TABLE {events} AS
         SELECT {select_list("e.eid", columns)} FROM {engine.scan(plan.pinned.snapshot)} s
         JOIN {points.entities} e ON {on} {f"WHERE {' AND '.join(wheres)}" if wheres else ""}""")
-    tables = ViewTables(plan, prefix, events, points.table)
+    tables = ViewTables(plan, prefix, events, points.table, tile_rows)
     floats = sorted({f.slot for f in plan.of("sum", "mean") if f.column is not None and f.column.kind == "float"})
-    measures = ["count(*)", "coalesce(max(av - us), 0)" if plan.time is not None else "0"]
+    measures = ["coalesce(max(av - us), 0)" if plan.time is not None else "max(0)"]
     measures += [
         f"coalesce(bool_and({slot} = trunc({slot}) AND abs({slot}) <= 9007199254740992), TRUE)" for slot in floats
     ]
-    count, late, *whole = engine.rows(f"SELECT {select_list(measures)} FROM {events}")[0]
+    late, *whole = engine.rows(f"SELECT {select_list(measures)} FROM {events}")[0]
     held = frozenset(slot for slot, yes in zip(floats, whole, strict=True) if yes)
-    return replace(tables, rows=count, late=late, whole=held)
+    return replace(tables, late=late, whole=held)
 
 
 def _compute(engine: Engine, tables: ViewTables) -> Iterator[Computed]:

@@ -35,6 +35,7 @@ class ViewTables:
         prefix: Of the names of further tables.
         events: As above.
         points: As above.
+        tile_rows: As of `DuckDBDialect`.
         late: Greatest `av - us` of the events; 0 where no row became known after its time.
         whole: Slots of float columns that hold whole numbers only, below 2**53, and are summed as such.
     """
@@ -43,8 +44,8 @@ class ViewTables:
     prefix: str
     events: str
     points: str
+    tile_rows: float
     late: int = 0
-    rows: int = 0
     whole: frozenset[str] = field(default_factory=frozenset)
 
     def name(self, suffix: str) -> str:
