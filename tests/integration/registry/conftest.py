@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,3 +122,18 @@ def shared_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shared_store(shared_state: Path) -> MLflowStore:
     return MLflowStore(shared_state / "mlflow.db", shared_state / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database as it is made for a new project."""
+    database = tmp_path_factory.mktemp("made") / "mlflow.db"
+    MLflowStore(database, database.parent / "artifacts").make_ready()
+    return database
+
+
+@pytest.fixture
+def made_state(empty_database: Path, tmp_path: Path) -> Path:
+    """State in which the database exists already, which saves making it."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
