@@ -44,8 +44,7 @@ def conform(rows: pa.Table, served: ServedModel) -> pa.Table:
     """`rows` with exactly the columns, order and types of `request_schema(served.columns)`.
 
     A column that is not required and not there becomes null; NaN becomes null. A value is cast only where that
-    changes nothing (a decimal becomes the nearest float). Rows already in shape are returned as they are, at the cost of comparing two schemas and
-    looking for nulls.
+    changes nothing (a decimal becomes the nearest float).
 
     Raises:
         RequestError: No rows; a column is unknown, missing, or of a type that does not fit; a required value is
