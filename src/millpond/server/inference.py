@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 #: The header in which the trusted front names the caller; percent-encoded UTF-8.
 USER_HEADER = "x-millpond-user"
 
+#: Lookups of models at the same time; each may wait for a model that is being loaded.
+LOOKING_THREADS = 16
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -45,13 +49,16 @@ class Limits:
         body_bytes: Longest request body; a longer one is answered with 413 and never held.
         body_seconds: Seconds within which a body must have arrived; else 408.
         rows: Most rows in a request; else 413.
-        threads: Predictions computed at the same time, over all models; one model answers one at a time.
+        threads: Requests of one model that are worked on at the same time. The model itself is called by one of them;
+            the others read, write and share an fsync of the prediction log.
+        waiting: Requests of one model that may be there at the same time; one more is answered with 503.
     """
 
     body_bytes: int = 16 << 20
     body_seconds: float = 30.0
     rows: int = MAX_ROWS
     threads: int = 4
+    waiting: int = 64
 
 
 class ModelDirectory(Protocol):
@@ -79,13 +86,42 @@ class _SlowBody(Exception):
     """The body did not arrive in time."""
 
 
+class _Lane:
+    """The requests of one model, so that those of a slow one never stand in the way of another's."""
+
+    def __init__(self, model: str, limits: Limits) -> None:
+        self._model = model
+        self._most = limits.waiting
+        self._present = 0
+        self._threads = anyio.CapacityLimiter(limits.threads)
+
+    @contextmanager
+    def place(self) -> Iterator[anyio.CapacityLimiter]:
+        """A place among the model's requests, and the bound on their threads.
+
+        Raises:
+            Unavailable: All places are taken.
+        """
+        if self._present >= self._most:
+            raise Unavailable(
+                f"model {self._model!r} has {self._present} requests to answer already",
+                where=f"model {self._model!r}",
+                hint="ask again in a moment, or send more rows in one request",
+            )
+        self._present += 1
+        try:
+            yield self._threads
+        finally:
+            self._present -= 1
+
+
 class _Service:
     """The handlers and what they share."""
 
     def __init__(self, models: ModelDirectory, limits: Limits) -> None:
         self._models = models
         self._limits = limits
-        self._predicting: anyio.CapacityLimiter | None = None
+        self._lanes: dict[str, _Lane] = {}
         self._looking: anyio.CapacityLimiter | None = None
         self.metrics = InferenceMetrics()
 
@@ -142,8 +178,9 @@ class _Service:
             user = _caller(request)
             predictor = await self._look(lambda: self._find(request))
             model, version = predictor.served.model, str(predictor.served.version)
-            body = await self._body(request)
-            content, rows = await self._predict(lambda: self._answer(predictor, body, user))
+            with self._lane(model).place() as threads:
+                body = await self._body(request)
+                content, rows = await anyio.to_thread.run_sync(self._answer, predictor, body, user, limiter=threads)
             response = Response(content, media_type="application/json")
         except ClientDisconnect:
             logger.info("a caller of %s went away before its request was complete", request.url.path)
@@ -185,16 +222,15 @@ class _Service:
             return False
         return True
 
-    async def _predict(self, call: Callable[[], T]) -> T:
-        """Run what computes in a thread, with a bound on how many do; the loop goes on answering meanwhile."""
-        if self._predicting is None:
-            self._predicting = anyio.CapacityLimiter(self._limits.threads)
-        return await anyio.to_thread.run_sync(call, limiter=self._predicting)
+    def _lane(self, model: str) -> _Lane:
+        if model not in self._lanes:
+            self._lanes[model] = _Lane(model, self._limits)
+        return self._lanes[model]
 
     async def _look(self, call: Callable[[], T]) -> T:
-        """Run what may load a model in a thread of its own kind, so that health does not wait for predictions."""
+        """Run what may load a model in a thread of its own kind, so that nobody who looks waits for predictions."""
         if self._looking is None:
-            self._looking = anyio.CapacityLimiter(self._limits.threads)
+            self._looking = anyio.CapacityLimiter(LOOKING_THREADS)
         return await anyio.to_thread.run_sync(call, limiter=self._looking)
 
 

@@ -2,7 +2,8 @@
 
 Rows go through `Predictor.score`, the code that answers requests. They are not written to the prediction log one by
 one: the table that the answers are written to is their log. It carries, beside each answer, the prediction id, the
-version, the instant of the features and the instant of the answer, from which a receipt starts as it does from the log.
+version, the instant of the features, the snapshots they were read from and the instant of the answer, from which a
+receipt starts as it does from the log.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from millpond.core.errors import RequestError
 from millpond.core.names import did_you_mean
+from millpond.core.time import now
 from millpond.serving.metadata import output_tensors
 from millpond.serving.ports import ServedModel
 from millpond.serving.predictor import Predictor, Scored
+from millpond.serving.segments import json_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +34,7 @@ def output_columns(served: ServedModel) -> tuple[str, ...]:
         "model",
         "version",
         "as_of",
+        "snapshots",
         "predicted_at",
     )
 
@@ -49,15 +53,16 @@ def predict_batches(
         predictor: Answers.
         rows: A stream that holds at least the required request columns and `keys`; other columns are left alone.
         keys: Columns that are copied to the output.
-        as_of: The instant at which features are looked up for rows that carry none of their own; None is the
-            instant at which a batch is scored.
+        as_of: The instant at which features are looked up for rows that carry none of their own; None is now,
+            the same for the whole stream.
         batch_rows: Rows scored at once; memory grows with it and not with the stream.
 
     Returns:
         A stream of one row a row of `rows`, in order: `keys`, `prediction_id` (string), `probability` (float64) and
-        `answer` (bool) or `prediction` (float64), `model` (string), `version` (int64), `as_of` and `predicted_at`
-        (timestamp[us, UTC]). It reads `rows` as it is read; errors of the predictor are raised then, and name the
-        row of the stream from which the failing batch begins.
+        `answer` (bool) or `prediction` (float64), `model` (string), `version` (int64), `as_of` (timestamp[us, UTC]),
+        `snapshots` (string, a JSON object: table -> snapshot id) and `predicted_at` (timestamp[us, UTC]). It reads
+        `rows` as it is read; errors of the predictor are raised then, and name the row of the stream from which the
+        failing batch begins.
 
     Raises:
         RequestError: A key is not in `rows`, or has the name of an output column.
@@ -74,13 +79,14 @@ def predict_batches(
             hint = f"rename it; the output adds: {', '.join(added)}"
             raise RequestError(f"the key column {key!r} has the name of an output", where=served.model, hint=hint)
     schema = _output_schema(served, rows.schema, keys)
+    instant = as_of or now()
     taken = [column.name for column in served.columns if column.name in rows.schema.names]
 
     def answers() -> Iterator[pa.RecordBatch]:
         first = 0
         for chunk in _rechunk(rows, batch_rows):
             try:
-                scored = predictor.score(chunk.select(taken), as_of)
+                scored = predictor.score(chunk.select(taken), instant)
             except RequestError as error:
                 raise RequestError(
                     error.what, where=f"{error.where}, in the rows from {first} on", hint=error.hint
@@ -122,6 +128,7 @@ def _output_schema(served: ServedModel, rows: pa.Schema, keys: Sequence[str]) ->
         "model": pa.string(),
         "version": pa.int64(),
         "as_of": pa.timestamp("us", "UTC"),
+        "snapshots": pa.string(),
         "predicted_at": pa.timestamp("us", "UTC"),
     }
     fields = [pa.field(name, types[name], nullable=False) for name in output_columns(served)]
@@ -140,6 +147,7 @@ def _answer_table(scored: Scored, served: ServedModel, keys: pa.Table, schema: p
         "model": [served.model] * count,
         "version": [served.version] * count,
         "as_of": scored.featurized.as_of,
+        "snapshots": [json_text(scored.featurized.snapshots)] * count,
         "predicted_at": [scored.scored_at] * count,
     }
     arrays = [pa.array(values[name], schema.field(name).type) for name in output_columns(served)]

@@ -44,8 +44,7 @@ def conform(rows: pa.Table, served: ServedModel) -> pa.Table:
     """`rows` with exactly the columns, order and types of `request_schema(served.columns)`.
 
     A column that is not required and not there becomes null; NaN becomes null. A value is cast only where that
-    changes nothing. Rows already in shape are returned as they are, at the cost of comparing two schemas and
-    looking for nulls.
+    changes nothing (a decimal becomes the nearest float).
 
     Raises:
         RequestError: No rows; a column is unknown, missing, or of a type that does not fit; a required value is
@@ -114,7 +113,7 @@ def _cast(values: pa.ChunkedArray[Any], column: RequestColumn, wanted: pa.DataTy
     fits = {
         "bool": pa.types.is_boolean(found),
         "int64": number,
-        "float64": number,
+        "float64": number or pa.types.is_decimal(found),
         "string": text,
         "instant": pa.types.is_timestamp(found),
     }[column.type]

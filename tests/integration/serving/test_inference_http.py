@@ -260,7 +260,7 @@ class TestSlowAndLostCallers:
         assert client.get("/v2/health/live").status_code == 200
 
 
-def test_health_answers_while_predictions_run(worker: Any, client: httpx.Client) -> None:
+def test_a_slow_model_stands_in_nobodys_way(worker: Any, client: httpx.Client) -> None:
     def ask() -> None:
         with worker.client() as mine:
             assert mine.post("/v2/models/slow/infer", json=request()).status_code == 200
@@ -270,13 +270,34 @@ def test_health_answers_while_predictions_run(worker: Any, client: httpx.Client)
         thread.start()
     time.sleep(0.2)
     slowest = 0.0
-    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/late_arrival", "/metrics") * 3:
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/late_arrival", "/metrics", INFER) * 3:
         started = time.monotonic()
-        assert client.get(path).status_code == 200
+        response = client.post(path, json=request()) if path == INFER else client.get(path)
+        assert response.status_code == 200
         slowest = max(slowest, time.monotonic() - started)
     for thread in busy:
         thread.join()
     assert slowest < 0.5
+
+
+def test_more_callers_than_a_model_can_hold_are_sent_away(worker: Any) -> None:
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with worker.client() as mine:
+            response = mine.post("/v2/models/slow/infer", json=request())
+            statuses.append(response.status_code)
+            if response.status_code == 503:
+                assert "requests to answer already" in refused(response, 503)["error"]
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(statuses) == 12
+    assert 6 <= statuses.count(200) < 12
+    assert set(statuses) == {200, 503}
 
 
 def test_callers_at_the_same_time_get_their_own_answers(worker: Any) -> None:
@@ -354,6 +375,13 @@ class TestTheServer:
                     break
             except httpx.TransportError:
                 time.sleep(0.05)
+        seconds = []
+        with httpx.Client(base_url=base) as client:
+            for _ in range(20):
+                started = time.monotonic()
+                client.get("/v2/health/live")
+                seconds.append(time.monotonic() - started)
+        assert sorted(seconds)[10] < 0.03, "an answer waits for the acknowledgement of its own headers"
         answers: list[int] = []
 
         def ask() -> None:
@@ -361,7 +389,7 @@ class TestTheServer:
 
         asking = threading.Thread(target=ask)
         asking.start()
-        time.sleep(0.2)
+        time.sleep(0.15)
         process.send_signal(signal.SIGTERM)
         asking.join()
         process.wait(15)

@@ -53,7 +53,7 @@ class FromRequest:
 
 class Slow:
     def predict(self, inputs: Any) -> list[float]:
-        time.sleep(0.5)
+        time.sleep(0.3)
         return [0.5] * inputs.num_rows
 
 
@@ -85,7 +85,7 @@ class Models:
 
 if __name__ == "__main__":
     place, spool, directory = sys.argv[1:]
-    app = inference_app(Models(Path(spool), Path(directory)), limits=Limits(body_seconds=1.0))
+    app = inference_app(Models(Path(spool), Path(directory)), limits=Limits(body_seconds=1.0, threads=2, waiting=6))
     if place.isdigit():
         serve_port(app, int(place))
     else:

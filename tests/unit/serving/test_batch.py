@@ -55,11 +55,13 @@ def test_one_row_out_a_row_in(predictor: Predictor, spool: Any) -> None:
         "model",
         "version",
         "as_of",
+        "snapshots",
         "predicted_at",
     )
     assert answers.column("flight_id").to_pylist() == list(range(14))
     assert answers.column("probability").to_pylist() == [number / 1000 for number in range(14)]
     assert answers.column("as_of").to_pylist() == [AT] * 14
+    assert set(answers.column("snapshots").to_pylist()) == {'{"flights": 42}'}
     assert set(answers.column("version").to_pylist()) == {3}
     assert len(set(answers.column("prediction_id").to_pylist())) == 14
     assert not spool.exists()
@@ -67,7 +69,15 @@ def test_one_row_out_a_row_in(predictor: Predictor, spool: Any) -> None:
 
 def test_regression_columns(make_predictor: Any, make_served: Any) -> None:
     answers = predict_batches(make_predictor(make_served("regression")), stream([2]), keys=[]).read_all()
-    assert answers.column_names == ["prediction_id", "prediction", "model", "version", "as_of", "predicted_at"]
+    assert answers.column_names == [
+        "prediction_id",
+        "prediction",
+        "model",
+        "version",
+        "as_of",
+        "snapshots",
+        "predicted_at",
+    ]
 
 
 def test_the_same_rows_get_the_same_answers_as_a_request(predictor: Predictor) -> None:

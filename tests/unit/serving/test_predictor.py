@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,11 @@ class TestConform:
         ]
         assert found.column("distance").to_pylist() == [1.0, 2.0]
         assert found.column("weekend").null_count == 2
+
+    def test_decimals_are_floats(self, served: ServedModel, rows: pa.Table) -> None:
+        prices = pa.array([Decimal("187.25"), Decimal("0.10")], pa.decimal128(10, 2))
+        found = conform(rows.set_column(2, "distance", prices), served)
+        assert found.column("distance").to_pylist() == [187.25, 0.1]
 
     def test_nan_is_null(self, served: ServedModel, rows: pa.Table) -> None:
         found = conform(rows.set_column(2, "distance", pa.array([float("nan"), 1.0])), served)
