@@ -86,26 +86,31 @@ def fill(request: Sequence[RequestField], sent: Mapping[str, str]) -> Filled:
             try:
                 row[drawn.name] = _read(drawn.kind, text)
             except ValueError as problem:
-                error = str(problem)
+                error = f"{drawn.name}: {problem}."
         elif drawn.required:
-            error = "is needed"
+            error = f"{drawn.name} is needed."
         fields.append(replace(drawn, text=text, error=error))
     as_of_text = sent.get(AS_OF, "").strip()
     try:
         as_of, problems = _read("instant", as_of_text) if as_of_text else None, ()
     except ValueError as problem:
-        return Filled(tuple(fields), row, None, as_of_text, (f"Features as of: {problem}",))
+        return Filled(tuple(fields), row, None, as_of_text, (f"Features as of: {problem}.",))
     return Filled(tuple(fields), row, as_of, as_of_text, problems)
 
 
 def refused(form: Filled, error: MillpondError) -> Filled:
     """The form with an error of the platform: beside the field that its `where` names, else above all."""
-    said = f"{error.what} {error.hint}".strip()
+    said = in_words(error)
     named = set(re.findall(r"\w+", error.where))
     fields = tuple(replace(field, error=said) if field.name in named else field for field in form.fields)
     if fields == form.fields:
         return replace(form, problems=(said,))
     return replace(form, fields=fields)
+
+
+def in_words(error: MillpondError) -> str:
+    """An error as one line: what is wrong, and what to do."""
+    return f"{error.what} {error.hint[:1].upper()}{error.hint[1:]}".strip()
 
 
 def _text(example: Any) -> str:

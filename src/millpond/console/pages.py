@@ -140,7 +140,7 @@ class Console:
         except MillpondError as error:
             if isinstance(error, NotFound):
                 raise
-            said = f"{error.what} {error.hint}".strip()
+            said = forms.in_words(error)
             return page(request, "version.html", 422, version=self._version(request), why=why, problem=said)
         return RedirectResponse(f"/models/{model}/versions/{number}", status_code=303)
 

@@ -119,7 +119,7 @@ def value(found: Any) -> Markup:
     if isinstance(found, datetime):
         return instant(found)
     if isinstance(found, float):
-        return escape(number(found) if math.isfinite(found) else str(found))
+        return Markup('<span title="{}">{}</span>').format(repr(found), f"{found:.6g}")
     if isinstance(found, (Mapping, list, tuple)):
         return Markup("<code>{}</code>").format(json.dumps(found, default=str, ensure_ascii=False))
     return escape(str(found))

@@ -15,7 +15,7 @@ function curve(from, to, frame) {
   if (down) {
     return `M${a.x} ${a.y} C${a.x - 26} ${a.y} ${b.x - 26} ${b.y} ${b.x - 5} ${b.y}`;
   }
-  const bend = Math.max(24, (b.x - a.x) / 2);
+  const bend = Math.max(24, Math.min(90, (b.x - a.x) / 2));
   return `M${a.x} ${a.y} C${a.x + bend} ${a.y} ${b.x - bend} ${b.y} ${b.x - 5} ${b.y}`;
 }
 
@@ -35,6 +35,8 @@ function draw() {
       const path = document.createElementNS(SVG, "path");
       path.setAttribute("d", curve(from, card, frame));
       path.dataset.ends = `${name} ${card.dataset.node}`;
+      // What leaps over a stage would run behind its cards: shown only when one of its ends is looked at.
+      path.classList.toggle("long", middle(card, "left", frame).x - middle(from, "right", frame).x > card.offsetWidth);
       svg.append(path);
       const tip = document.createElementNS(SVG, "path");
       const b = middle(card, "left", frame);
