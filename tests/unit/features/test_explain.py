@@ -71,7 +71,7 @@ def test_a_missing_key_and_a_naive_instant_are_refused(idle_engine: Any) -> None
     with pytest.raises(RequestError, match="key 'origin' is missing"):
         explained(idle_engine, {}, minute(80))
     with pytest.raises(DataError, match="names no time zone"):
-        explained(idle_engine, {"origin": "JFK"}, datetime(2013, 1, 1))  # noqa: DTZ001
+        explained(idle_engine, {"origin": "JFK"}, datetime(2013, 1, 1))
 
 
 def test_facts_without_time_are_visible_always(idle_engine: Any) -> None:

@@ -38,6 +38,7 @@ def body(error: Exception) -> Any:
 def test_an_error_of_ours_is_told_whole() -> None:
     assert body(errors.RequestError("it is wrong", where="there", hint="mend it")) == {
         "error": "it is wrong (there); mend it",
+        "type": "RequestError",
         "what": "it is wrong",
         "where": "there",
         "hint": "mend it",
