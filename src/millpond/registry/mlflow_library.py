@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
-from millpond.core.errors import MillpondError, Unavailable
+from millpond.core.errors import MillpondError, Unavailable, VersionRefused
 
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
@@ -89,6 +89,21 @@ def _is_busy(error: MlflowException) -> bool:
     return error.error_code == "TEMPORARILY_UNAVAILABLE" and "locked" in str(error)
 
 
+def perform(call: Callable[[], T], doing: str = "writing its records") -> T:
+    """`retrying(call)`, with MLflow's errors in the user's terms.
+
+    Raises:
+        VersionRefused: MLflow does not take a value, such as the name of a metric.
+        Unavailable: Anything else.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return retrying(call)
+    except MlflowException as error:
+        raise unexpected(error, doing) from error
+
+
 def error_code(error: MlflowException) -> str:
     """Such as "RESOURCE_DOES_NOT_EXIST"."""
     return str(error.error_code)
@@ -97,6 +112,8 @@ def error_code(error: MlflowException) -> str:
 def unexpected(error: MlflowException, doing: str) -> MillpondError:
     """An error of MLflow that no caller has better words for."""
     first_line = str(error).partition("\n")[0]
+    if error_code(error) == "INVALID_PARAMETER_VALUE":
+        return VersionRefused(f"the model store does not take a value, while {doing}: {first_line}")
     return Unavailable(
-        f"the model store failed while {doing}: {first_line}", hint="look at the cause with --verbose, or try again"
+        f"the model store failed while {doing}: {first_line}", hint="try again; if it stays, the cause below says more"
     )

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import VersionRefused
+from millpond.core.errors import Unavailable, VersionRefused
 from millpond.registry.environment import lock_text
 from millpond.registry.mlflow_library import quiet
 from millpond.registry.pickled import pinned_requirements, project_code_by_value
@@ -47,13 +47,21 @@ def write_model(candidate: Candidate, directory: Path, *, run_id: str, model_id:
 
     Raises:
         VersionRefused: The estimator cannot be pickled, a record is no JSON, or a file's path is not relative.
+        Unavailable: The directory cannot be written: no space, no permission.
     """
     from mlflow.models import Model
 
     model = Model(artifact_path=location, run_id=run_id, model_id=model_id)
-    _write_flavours(candidate, model, directory)
-    _write_records(candidate, directory / FOLDER)
-    sync(directory)
+    try:
+        _write_flavours(candidate, model, directory)
+        _write_records(candidate, directory / FOLDER)
+        sync(directory)
+    except OSError as error:
+        raise Unavailable(
+            f"the files of model {candidate.model!r} cannot be written: {error.strerror}",
+            where=str(directory),
+            hint="look at the free space and the permissions there",
+        ) from error
 
 
 def signature(candidate: Candidate) -> ModelSignature:
@@ -93,6 +101,8 @@ def _write_flavours(candidate: Candidate, model: Model, directory: Path) -> None
                     }
                 },
             )
+    except OSError:
+        raise
     except Exception as error:
         raise VersionRefused(
             f"the estimator of model {candidate.model!r} cannot be written to a file: {error}",

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.time import format_instant, now
-from millpond.registry.mlflow_library import retrying
+from millpond.registry.mlflow_library import perform
 from millpond.registry.mlflow_model import mlflow_type
 from millpond.registry.mlflow_tables import FINGERPRINT, TRAINED_BY
 from millpond.registry.ports import Candidate
@@ -55,7 +55,7 @@ def start_run(client: MlflowClient, experiment_id: str, candidate: Candidate) ->
         tags["mlflow.source.git.branch"] = code.branch
     tags = {name: value[:_LONGEST_TAG] for name, value in tags.items()}
     name = f"{candidate.model} {format_instant(now().replace(microsecond=0))}"
-    return str(retrying(lambda: client.create_run(experiment_id, tags=tags, run_name=name)).info.run_id)
+    return str(perform(lambda: client.create_run(experiment_id, tags=tags, run_name=name)).info.run_id)
 
 
 def log_contents(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
@@ -65,8 +65,8 @@ def log_contents(client: MlflowClient, run_id: str, model_id: str, candidate: Ca
     params = [Param(name, _param(value)) for name, value in candidate.params.items()]
     metrics = list(_metrics(candidate, model_id))
     for some_params, some_metrics in _together(params, metrics):
-        retrying(lambda p=some_params, m=some_metrics: client.log_batch(run_id, params=p, metrics=m))  # type: ignore[misc]
-    retrying(lambda: client.log_inputs(run_id, datasets=_datasets(candidate)))
+        perform(lambda p=some_params, m=some_metrics: client.log_batch(run_id, params=p, metrics=m))  # type: ignore[misc]
+    perform(lambda: client.log_inputs(run_id, datasets=_datasets(candidate)))
 
 
 def _together(params: list[Any], metrics: list[Any]) -> Iterator[tuple[list[Any], list[Any]]]:
@@ -109,9 +109,16 @@ def _dataset(table: str, snapshot: int, context: str, schema: str | None) -> Dat
 
 
 def close_orphans(client: MlflowClient, experiment_id: str) -> None:
-    """Mark runs as killed that say they are running, and whose process is gone."""
-    found = retrying(lambda: client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000))
+    """Mark runs as killed that say they are running, and whose process is gone; and what they wrote as failed."""
+    found = perform(lambda: client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000))
     for run in found:
         process = run.data.tags.get(PROCESS)
         if process and not is_alive(process):
-            retrying(lambda run_id=run.info.run_id: client.set_terminated(run_id, "KILLED"))  # type: ignore[misc]
+            _close(client, experiment_id, run.info.run_id)
+
+
+def _close(client: MlflowClient, experiment_id: str, run_id: str) -> None:
+    models = perform(lambda: client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"))
+    for model in models:
+        perform(lambda id=model.model_id: client.finalize_logged_model(id, "FAILED"))  # type: ignore[misc]  # noqa: A006
+    perform(lambda: client.set_terminated(run_id, "KILLED"))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import MillpondError, NotFound, VersionRefused
 from millpond.core.names import did_you_mean
@@ -18,8 +18,6 @@ from millpond.registry.records import lineage_from_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-T = TypeVar("T")
 
 
 class MLflowStore:
@@ -74,7 +72,8 @@ class MLflowStore:
             NotFound: There is no such version.
         """
         self.version(model, number)
-        self._call(lambda: self._connection.client.set_registered_model_alias(model, alias, str(number)))
+        client = self._connection.client
+        mlflow_library.perform(lambda: client.set_registered_model_alias(model, alias, str(number)), "moving an alias")
 
     # --- reading: without MLflow, in milliseconds
 
@@ -169,12 +168,12 @@ class MLflowStore:
             except MlflowException as error:
                 if mlflow_library.error_code(error) != "RESOURCE_ALREADY_EXISTS":
                     raise mlflow_library.unexpected(error, f"adding model {model!r}") from error
-        return str(self._call(lambda: client.get_experiment_by_name(model)).experiment_id)
+        return str(mlflow_library.perform(lambda: client.get_experiment_by_name(model)).experiment_id)
 
     def _write(self, candidate: Candidate, experiment: str, run_id: str, clean: CleanProcess) -> str:
         """Write the model and have it checked; the id of MLflow's logged model."""
         client = self._connection.client
-        logged = self._call(
+        logged = mlflow_library.perform(
             lambda: client.create_logged_model(
                 experiment, candidate.model, run_id, tags=mlflow_runs.own_tags(candidate), model_type=candidate.task
             )
@@ -188,9 +187,10 @@ class MLflowStore:
             if reason is not None:
                 raise _refusal(candidate, reason)
         except BaseException:
-            self._call(lambda: client.finalize_logged_model(model_id, "FAILED"))
+            with suppress(Exception):
+                mlflow_library.perform(lambda: client.finalize_logged_model(model_id, "FAILED"))
             raise
-        self._call(lambda: client.finalize_logged_model(model_id, "READY"))
+        mlflow_library.perform(lambda: client.finalize_logged_model(model_id, "READY"))
         return model_id
 
     def _commit(self, candidate: Candidate, run_id: str, model_id: str) -> int:
@@ -198,26 +198,17 @@ class MLflowStore:
         from mlflow.entities import LoggedModelOutput
 
         client = self._connection.client
-        location = str(self._call(lambda: client.get_logged_model(model_id)).artifact_location)
+        location = str(mlflow_library.perform(lambda: client.get_logged_model(model_id)).artifact_location)
         if mlflow_model.REPORT in candidate.files:
             report = self._connection.directory(location) / mlflow_model.FOLDER / mlflow_model.REPORT
-            self._call(lambda: client.log_artifact(run_id, str(report)))
-        self._call(lambda: client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)]))
-        self._call(lambda: client.set_terminated(run_id, "FINISHED"))
+            mlflow_library.perform(lambda: client.log_artifact(run_id, str(report)))
+        mlflow_library.perform(lambda: client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)]))
+        mlflow_library.perform(lambda: client.set_terminated(run_id, "FINISHED"))
         tags = {**candidate.tags, **mlflow_runs.own_tags(candidate)}
-        made = self._call(
+        made = mlflow_library.perform(
             lambda: client.create_model_version(candidate.model, location, run_id, tags=tags, model_id=model_id)
         )
         return int(made.version)
-
-    def _call(self, call: Callable[[], T]) -> T:
-        _ = self._connection.client
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return mlflow_library.retrying(call)
-        except MlflowException as error:
-            raise mlflow_library.unexpected(error, "writing its records") from error
 
 
 def _require_example(candidate: Candidate) -> None:
@@ -245,8 +236,6 @@ def _refusal(candidate: Candidate, reason: str) -> VersionRefused:
 
 def _fail(client: MlflowClient, run_id: str, error: BaseException) -> None:
     """Mark a run as failed, with the reason. Never hides the error that made it fail."""
-    from contextlib import suppress
-
     reason = error.what if isinstance(error, MillpondError) else f"{type(error).__name__}: {error}"
     with suppress(Exception):
         mlflow_library.retrying(lambda: client.set_tag(run_id, mlflow_runs.REFUSED, reason[:5000]))

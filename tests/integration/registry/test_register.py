@@ -360,6 +360,6 @@ def test_the_database_is_in_wal_mode_and_has_statistics(shared_state: Path, regi
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert database.execute("SELECT count(*) FROM sqlite_stat1").fetchone()[0] > 0
         absolute = [
-            line for line in database.iterdump() if str(shared_state) in line or "file:" in line or "mlruns" in line
+            line for line in database.iterdump() if str(shared_state) in line or "file:/" in line or "mlruns" in line
         ]
     assert absolute == []

@@ -1,0 +1,149 @@
+"""Several processes write at once; processes are killed while they write."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import timedelta
+
+import pytest
+
+from millpond.lake.duckdb import DuckDBEngine
+from millpond.lake.iceberg import IcebergLake
+
+pytestmark = pytest.mark.slow
+
+HEAD = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from millpond.lake.iceberg import IcebergLake
+lake, number = IcebergLake(Path(sys.argv[1])), int(sys.argv[2])
+"""
+
+
+def start(root, body, number=0):
+    code = HEAD + textwrap.dedent(body)
+    return subprocess.Popen([sys.executable, "-c", code, str(root), str(number)], stdout=subprocess.PIPE, text=True)
+
+
+def finish(processes):
+    for process in processes:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+
+
+def rows(root, sql):
+    lake = IcebergLake(root)
+    engine = DuckDBEngine(lake, threads=1)
+    try:
+        return engine.rows(sql.format(engine.scan(lake.snapshot("t"))))
+    finally:
+        engine.close()
+
+
+def test_appends_of_processes_all_arrive_once(tmp_path):
+    body = """
+        for i in range(8):
+            lake.append("t", pa.table({"w": [number] * 10, "i": [i] * 10, f"own_{number}": [i] * 10}), token=f"{number}-{i}")
+    """
+    finish([start(tmp_path, body, number) for number in range(3)])
+    assert rows(tmp_path, "SELECT count(*), count(DISTINCT (w, i)) FROM {}") == [(240, 24)]
+    for number in range(3):  # each added a column of its own at the same time as the others
+        query = f"SELECT count(own_{number}), sum(abs(own_{number} - i)), count(DISTINCT w) FROM {{}} WHERE own_{number} IS NOT NULL"
+        assert rows(tmp_path, query) == [(80, 0, 1)]
+    assert len(IcebergLake(tmp_path).history("t")) == 24
+
+
+def test_upserts_of_the_same_keys_leave_one_row_a_key(tmp_path):
+    body = """
+        for i in range(5):
+            keys = list(range(i * 10, i * 10 + 20))
+            lake.upsert("t", pa.table({"k": keys, "w": [number] * 20, "i": [i] * 20}), ["k"])
+    """
+    finish([start(tmp_path, body, number) for number in range(3)])
+    assert rows(tmp_path, "SELECT count(*), count(DISTINCT k), min(k), max(k) FROM {}") == [(60, 60, 0, 59)]
+    history = IcebergLake(tmp_path).history("t")
+    assert [each.rows for each in history] == sorted(each.rows for each in history)
+    assert len(history) == 15
+
+
+def test_a_writer_killed_while_it_commits_loses_and_breaks_nothing(tmp_path):
+    body = """
+        for i in range(10_000):
+            lake.upsert("t", pa.table({"k": list(range(100)), "i": [i] * 100}), ["k"])
+            print(i, flush=True)
+    """
+    for delay in (0.0, 0.013, 0.04):
+        process = start(tmp_path, body)
+        acknowledged = [process.stdout.readline() for _ in range(3)]
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        acknowledged += process.stdout.read().split()
+        process.wait(timeout=30)
+        last = int(acknowledged[-1])
+        [(count, keys, low, high)] = rows(tmp_path, "SELECT count(*), count(DISTINCT k), min(i), max(i) FROM {}")
+        assert (count, keys) == (100, 100)
+        assert low == high
+        assert high in (last, last + 1)
+
+
+def test_a_writer_killed_mid_stream_leaves_only_files_to_collect(tmp_path):
+    body = """
+        import time
+        def batches():
+            for i in range(10_000):
+                yield pa.record_batch({"i": list(range(50_000))})
+                if i == 20:
+                    print("streaming", flush=True)
+                    time.sleep(60)
+        lake.append("t", pa.table({"i": [1]}), token="first")
+        schema = pa.schema([("i", pa.int64())])
+        lake.append("t", pa.RecordBatchReader.from_batches(schema, batches()))
+    """
+    process = start(tmp_path, body)
+    assert process.stdout.readline() == "streaming\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    process.stdout.close()
+    lake = IcebergLake(tmp_path)
+    assert len(list(lake.warehouse.glob("main/t/data/*"))) == 2
+    assert rows(tmp_path, "SELECT * FROM {}") == [(1,)]
+    import pyarrow as pa
+
+    assert lake.append("t", pa.table({"i": [2]})).rows == 2
+    for path in lake.warehouse.rglob("*.*"):
+        os.utime(path, (0, 0))
+    assert lake.collect_garbage(timedelta(hours=1)).files == 1
+    assert rows(tmp_path, "SELECT i FROM {} ORDER BY 1") == [(1,), (2,)]
+
+
+def test_two_processes_open_a_new_lake_at_once(tmp_path):
+    body = """
+        lake.append("t", pa.table({"w": [number]}))
+    """
+    finish([start(tmp_path / "new", body, number) for number in range(3)])
+    assert rows(tmp_path / "new", "SELECT w FROM {} ORDER BY 1") == [(0,), (1,), (2,)]
+
+
+def test_a_stream_is_written_in_bounded_memory(tmp_path):
+    body = """
+        import resource
+        import numpy as np
+        schema = pa.schema([("i", pa.int64()), ("x", pa.float64()), ("y", pa.float64())])
+        def batches(count):
+            for k in range(count):
+                x = np.random.default_rng(k).random(65_536)
+                yield pa.record_batch([pa.array(np.arange(65_536)), pa.array(x), pa.array(x)], schema=schema)
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        lake.append("t", pa.RecordBatchReader.from_batches(schema, batches(20)))
+        small = peak()
+        lake.append("t", pa.RecordBatchReader.from_batches(schema, batches(160)))
+        print(small, peak())
+    """
+    process = start(tmp_path, body)
+    out, _ = process.communicate(timeout=120)
+    small, large = map(int, out.split())
+    assert large - small < 60, "240 MiB of rows were written"
