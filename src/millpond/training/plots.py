@@ -20,6 +20,15 @@ from millpond.training.tuning import Tuning
 _INK, _MUTED, _GRID, _ACCENT, _SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _ACCENT: "--accent", _SECOND: "--second"}
 
+METRIC_LABELS = {
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "log_loss": "log loss",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
+
 #: Inputs shown in the importance plot.
 MOST_BARS = 20
 
@@ -42,7 +51,8 @@ def precision_recall(curve: Curve, area: float, prevalence: float) -> str:
         axes.axhline(prevalence, color=_MUTED, linestyle=(0, (4, 4)), linewidth=1)
         axes.fill_between(curve.x, curve.y, step="post", color=_ACCENT, alpha=0.12, linewidth=0)
         axes.plot(curve.x, curve.y, color=_ACCENT, linewidth=2, drawstyle="steps-post")
-        axes.text(0.97, 0.93, f"average precision {area:.3f}", ha="right", color=_INK, fontsize=11)
+        below = prevalence > 0.2  # where the label keeps clear of the line of guessing
+        axes.text(0.03, 0.05 if below else 0.9, f"average precision {area:.3f}", color=_INK, fontsize=11)
         axes.text(0.02, prevalence + 0.015, f"guessing ({prevalence:.1%} are yes)", color=_MUTED, fontsize=9)
         _unit_square(axes, "found: share of yes answered yes", "right: share of yes answers that are yes")
     return out[0]
@@ -55,6 +65,8 @@ def calibration(bins: Sequence[CalibrationBin], *, probability: bool) -> str:
         low, high = min(*predicted, *observed), max(*predicted, *observed)
         margin = (high - low or abs(high) or 1.0) * 0.08
         ends = (low - margin, high + margin)
+        if probability:
+            ends = (max(ends[0], -0.02), min(ends[1], 1.02))
         axes.plot(ends, ends, color=_MUTED, linestyle=(0, (4, 4)), linewidth=1)
         axes.plot(predicted, observed, color=_ACCENT, linewidth=1.5, marker="o", markersize=5)
         axes.set_xlim(ends)
@@ -79,7 +91,7 @@ def residuals(details: RegressionDetails) -> str:
 def importance(found: Sequence[Importance], metric: str) -> str:
     """Bars of the most important, the first on top."""
     shown = list(found[:MOST_BARS])[::-1]
-    label = metric.replace("_", " ")
+    label = METRIC_LABELS.get(metric, metric)
     with _figure(8.6, 0.7 + 0.24 * len(shown), f"Importance by loss of {label}") as (axes, out):
         names = [each.name if each.inputs == 1 else f"{each.name} ({each.inputs} features)" for each in shown]
         losses = [each.loss for each in shown]
@@ -97,7 +109,7 @@ def tuning(search: Tuning, *, higher: bool) -> str:
     best: list[float] = []
     for _, value in tried:
         best.append(value if not best else (max if higher else min)(best[-1], value))
-    label = search.metric.replace("_", " ")
+    label = METRIC_LABELS.get(search.metric, search.metric)
     with _figure(8.6, 2.6, f"Tuning history of {label}") as (axes, out):
         numbers = [number for number, _ in tried]
         axes.plot(numbers, [value for _, value in tried], "o", color=_SECOND, markersize=4, label="trial")

@@ -61,7 +61,8 @@ def evaluate_slices(
         threshold: Probability from which the answer is yes; None for regression.
 
     Returns:
-        By column in the given order; within one the most frequent value first (bands: the lowest first).
+        By column in the given order; within one the most frequent value first, for numbers
+        the least first.
     """
     found = []
     for column in columns:
@@ -91,6 +92,8 @@ def _values(column: Any) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     values = np.array([NULL if value is None else _text(value) for value in column.to_pylist()], dtype=object)
     names, counts = np.unique(values, return_counts=True)
     ranked = sorted(zip(-counts, names, strict=True))[:MOST_VALUES]
+    if numeric:
+        ranked.sort(key=lambda each: (each[1] == NULL, each[1] != NULL and float(each[1])))
     for count, name in ranked:
         if -count >= FEWEST_ROWS:
             yield name, values == name
@@ -102,7 +105,7 @@ def _bands(values: Floats) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     for number, (low, high) in enumerate(pairwise(edges)):
         mask = known & (values >= low if number == 0 else values > low) & (values <= high)
         if mask.sum() >= FEWEST_ROWS:
-            yield (f"{low:g} to {high:g}" if number == 0 else f"over {low:g} to {high:g}"), mask
+            yield (f"{low:.4g} to {high:.4g}" if number == 0 else f"over {low:.4g} to {high:.4g}"), mask
     if (~known).sum() >= FEWEST_ROWS:
         yield NULL, ~known
 

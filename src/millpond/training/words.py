@@ -34,7 +34,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return f"{value:,.0f}"
     if value and abs(value) < 1e-4:
         return f"{value:.1e}"
-    return f"{value:.{digits}f}" if abs(value) < 1 else f"{value:.{digits}g}"
+    return f"{value:.{digits}f}" if abs(value) <= 1 else f"{value:.{digits}g}"
 
 
 def plain(value: object) -> str:
@@ -82,9 +82,10 @@ def _ability(trained: Trained) -> str:
         return f"the model is off by {number(mae)} on average, {change} {trivial}"
     auc, recall, precision = get("test.roc_auc", 0.5), get("test.recall", 0.0), get("test.precision", 0.0)
     quality = "no better than guessing" if auc < 0.52 else "guessing would give 50%"
+    yes, no = (f"“{name}”" for name in reversed(trained.classes))
     return (
-        f"the model ranks a “{trained.classes[1]}” above a “{trained.classes[0]}” in {auc:.0%} of pairs ({quality}), "
-        f"and at its threshold finds {recall:.0%} of them with {precision:.0%} of its alarms right"
+        f"the model ranks a {yes} above a {no} in {auc:.0%} of pairs ({quality}), "
+        f"and at its threshold finds {recall:.0%} of every {yes}, with {precision:.0%} of its alarms right"
     )
 
 
