@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from millpond.core.errors import RequestError
 from millpond.core.names import did_you_mean
-from millpond.core.time import now
 from millpond.serving.metadata import output_tensors
 from millpond.serving.ports import ServedModel
 from millpond.serving.predictor import Predictor, Scored
@@ -53,8 +52,8 @@ def predict_batches(
         predictor: Answers.
         rows: A stream that holds at least the required request columns and `keys`; other columns are left alone.
         keys: Columns that are copied to the output.
-        as_of: The instant at which features are looked up for rows that carry none of their own; None is now,
-            the same for the whole stream.
+        as_of: The instant of the features of all rows; None takes each row's own, else the instant at which the row
+            is scored.
         batch_rows: Rows scored at once; memory grows with it and not with the stream.
 
     Returns:
@@ -79,14 +78,13 @@ def predict_batches(
             hint = f"rename it; the output adds: {', '.join(added)}"
             raise RequestError(f"the key column {key!r} has the name of an output", where=served.model, hint=hint)
     schema = _output_schema(served, rows.schema, keys)
-    instant = as_of or now()
     taken = [column.name for column in served.columns if column.name in rows.schema.names]
 
     def answers() -> Iterator[pa.RecordBatch]:
         first = 0
         for chunk in _rechunk(rows, batch_rows):
             try:
-                scored = predictor.score(chunk.select(taken), instant)
+                scored = predictor.score(chunk.select(taken), as_of)
             except RequestError as error:
                 raise RequestError(
                     error.what, where=f"{error.where}, in the rows from {first} on", hint=error.hint

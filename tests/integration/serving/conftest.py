@@ -75,7 +75,7 @@ def worker(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def wait_until_live(worker: Worker) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and worker.process.poll() is None:
         try:
             with worker.client() as client:

@@ -122,7 +122,7 @@ def test_kill_9_of_writers_and_drains_moves_each_prediction_once(tmp_path: Path)
         kill_after(drainer, chance.randint(1, 6), 0)
         acknowledged += [each for line in kill_after(writer, 60, 0) for each in line.split()]
     finisher = start(DRAINER, spool, lake)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while list(spool.glob("*.log")) and time.monotonic() < deadline:
         time.sleep(0.05)
     kill_after(finisher, 0, 0)

@@ -47,7 +47,7 @@ def served(model: str) -> ServedModel:
 
 class FromRequest:
     def featurize(self, rows: Any, as_of: datetime | None) -> Featurized:
-        instants = tuple(each or as_of or now() for each in rows.column("scheduled_at").to_pylist())
+        instants = tuple(as_of or each or now() for each in rows.column("scheduled_at").to_pylist())
         return Featurized(rows.select(list(INPUTS)), instants, {"flights": 42})
 
 

@@ -59,7 +59,7 @@ class FromRequest:
         self._served = served
 
     def featurize(self, rows: pa.Table, as_of: datetime | None) -> Featurized:
-        instants = rows.column("scheduled_at").to_pylist()
+        instants = [as_of or at for at in rows.column("scheduled_at").to_pylist()]
         return Featurized(rows.select(list(self._served.inputs)), tuple(instants), {"flights": 42})
 
 

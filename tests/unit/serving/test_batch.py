@@ -88,6 +88,14 @@ def test_the_same_rows_get_the_same_answers_as_a_request(predictor: Predictor) -
     assert batch.column("answer").to_pylist() == [each.answer for each in single]
 
 
+def test_each_row_keeps_its_own_instant_unless_one_is_given(predictor: Predictor) -> None:
+    later = datetime(2014, 1, 1, tzinfo=UTC)
+    own = predict_batches(predictor, stream([3]), keys=[]).read_all()
+    given = predict_batches(predictor, stream([3]), keys=[], as_of=later).read_all()
+    assert own.column("as_of").to_pylist() == [AT] * 3
+    assert given.column("as_of").to_pylist() == [later] * 3
+
+
 def test_an_empty_stream_has_its_columns(predictor: Predictor) -> None:
     answers = predict_batches(predictor, stream([]), keys=["flight_id"]).read_all()
     assert answers.num_rows == 0
