@@ -75,7 +75,8 @@ def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: 
 def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
     """What a request for `model` carries: entity keys, inputs, and what its request features read.
 
-    The instant of prediction may always be given, and never must, unless a request feature reads it.
+    Required are the keys of entities that refuse unknown ones, and what request features read. A null key of an
+    entity that allows unknown ones sees no row, as in training.
     """
     from millpond.features.layout import request_schema
     from millpond.features.request import required_columns
@@ -86,7 +87,8 @@ def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
     for names, role in ((model.columns, "input"), (read, "request"), ((model.time,) if model.time else (), "request")):
         for name in names:
             roles.setdefault(name, role)
-    return [RequestColumn(name, types[name], role == "key" or name in read, role) for name, role in roles.items()]
+    needed = {*read, *(key for entity in model.entities if entity.unknown == "refuse" for key in entity.keys)}
+    return [RequestColumn(name, types[name], name in needed, role) for name, role in roles.items()]
 
 
 def served_model(platform: Platform, version: Version) -> ServedModel:

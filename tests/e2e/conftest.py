@@ -1,0 +1,143 @@
+"""Projects that are walked through the command line, as a person would."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Project:
+    """A project's folder, and the `millpond` command in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("millpond")), "--project", str(self.folder), *arguments]
+
+    def run(self, *arguments: str, code: int = 0, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        """Run a command; its exit code must be `code`."""
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, check=False, timeout=timeout, cwd=self.folder
+        )
+        assert done.returncode == code, f"exit code {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """Run a command with --json; what it printed."""
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+    def refused(self, *arguments: str, code: int) -> dict[str, str]:
+        """Run a command that must fail with `code`; the error as data, which also stands on stderr in words."""
+        done = self.run(*arguments, "--json", code=code)
+        error: dict[str, str] = json.loads(done.stdout)
+        assert error["what"].splitlines()[0] in done.stderr
+        return error
+
+    @contextmanager
+    def up(self) -> Iterator[httpx.Client]:
+        """`millpond up` on a free port, ready to predict, and a client with the local token."""
+        log = self.folder / "up.log"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                self.command("up", "--port", "0", "--json"), stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        try:
+            announced = ""
+            while not announced.rstrip().endswith("}"):
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                assert line, log.read_text()
+                announced += line
+            headers = {"authorization": f"Bearer {(self.folder / '.millpond' / 'token').read_text().strip()}"}
+            with httpx.Client(base_url=json.loads(announced)["url"], headers=headers, timeout=60) as client:
+                wait_for(lambda: client.get("/v2/health/ready").status_code == 200)
+                client.headers["x-test-login"] = json.loads(announced)["login"]
+                yield client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The flights example, walked once: ingested, trained, promoted."""
+    folder = tmp_path_factory.mktemp("flights")
+    for name in ("millpond.toml", "definitions.py", "sources.py", "flights.sql"):
+        shutil.copy(ROOT / "examples" / "flights" / name, folder)
+    project = Project(folder)
+    project.run("ingest")
+    project.run("train")
+    return project
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Project:
+    """A small project that nothing has been done with yet: 1,500 orders of 60 customers, some sent back."""
+    write_orders(tmp_path / "orders.csv")
+    (tmp_path / "millpond.toml").write_text('[project]\nname = "shop"\n')
+    (tmp_path / "definitions.py").write_text(SHOP)
+    return Project(tmp_path)
+
+
+def write_orders(path: Path, rows: int = 1500) -> None:
+    lines = ["order_id,customer_id,ordered_at,category,amount,returned"]
+    for number in range(rows):
+        customer = number * 7919 % 60
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_700_000_000 + number * 3600))
+        category = ("books", "shoes", "shirts")[number % 3]
+        returned = int((customer % 5 == 0) ^ (number * 31 % 10 == 0))
+        lines.append(f"o{number},c{customer},{moment},{category},{number % 97 + 0.5},{returned}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+SHOP = """
+import millpond as mp
+
+orders = mp.Table(
+    "orders", source="orders.csv", key="order_id", time="ordered_at", checks=[mp.in_range("amount", min=0)]
+)
+customer = mp.Entity("customer", key="customer_id")
+
+
+@mp.table(orders, key="order_id", time="ordered_at", checks=[mp.not_null("category")])
+def priced(orders):
+    return orders.with_columns(dear=mp.col("amount") > 50)
+
+
+habits = mp.Features(
+    "habits",
+    entity=customer,
+    source=priced,
+    orders_7d=mp.count(over="7d"),
+    returned_30d=mp.sum("returned", over="30d"),
+    last_amount=mp.latest("amount"),
+)
+returned = mp.Model(
+    "returned",
+    task=mp.Classification(label="returned"),
+    examples=priced,
+    inputs=[habits, "category", "amount"],
+    estimator="linear",
+    gates=[mp.beats_baseline("log_loss")],
+)
+"""
