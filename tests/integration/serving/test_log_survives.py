@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 WRITER = textwrap.dedent(
     """
-    import sys, threading
+    import sys, threading, time
     from datetime import UTC, datetime
     from pathlib import Path
     from millpond.core.ids import new_id
@@ -40,6 +40,7 @@ WRITER = textwrap.dedent(
             ])
             sys.stdout.write(" ".join(ids) + "\\n")  # acknowledged
             sys.stdout.flush()
+            time.sleep(0.002)
 
     for _ in range(4):
         threading.Thread(target=write).start()
