@@ -7,6 +7,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +31,17 @@ def gone(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_it_answers_at_once_while_mlflow_loads(launch: Launch, tmp_path: Path, wait_until: WaitUntil) -> None:
-    _, said = launch(tmp_path / ".millpond")
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_it_answers_at_once_and_ends_leaving_nothing_behind(
+    launch: Launch, tmp_path: Path, wait_until: WaitUntil, how: signal.Signals
+) -> None:
+    process, said = launch(tmp_path / ".millpond")
     health = httpx.get(said["url"] + "/healthz").json()
     assert (health["status"], health["mlflow"]) == ("ok", "starting")
     headers = {"authorization": f"Bearer {said['token']}"}
     waiting = httpx.get(said["url"] + "/mlflow/api/2.0/x", headers=headers)
     assert (waiting.status_code, waiting.headers["retry-after"]) == (503, "2")
     wait_until(lambda: httpx.get(said["url"] + "/mlflow/api/2.0/x", headers=headers).status_code == 200)
-    assert httpx.get(said["url"] + "/healthz").json()["mlflow"] == "ready"
-
-
-def test_the_announced_address_signs_in_once(launch: Launch, tmp_path: Path) -> None:
-    _, said = launch(tmp_path / ".millpond")
-    with httpx.Client(follow_redirects=True) as browser:
-        assert "Overview" in browser.get(said["login_url"]).text
-        assert browser.get(said["url"] + "/api/v1/whoami").json()["by"] == "session"
-    assert httpx.get(said["login_url"]).status_code == 401
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_polite_end_leaves_nothing_behind(
-    launch: Launch, tmp_path: Path, wait_until: WaitUntil, how: signal.Signals
-) -> None:
-    process, said = launch(tmp_path / ".millpond")
     wait_until(lambda: httpx.get(said["url"] + "/healthz").json()["serving"] == "ready")
     children = children_of(process.pid)
     assert len(children) == 1
@@ -66,6 +54,13 @@ def test_a_polite_end_leaves_nothing_behind(
         httpx.get(said["url"] + "/healthz")
 
 
+def test_the_announced_address_signs_in_once(running: Any) -> None:
+    with httpx.Client(follow_redirects=True) as browser:
+        assert "Overview" in browser.get(running.login_url).text
+        assert browser.get(running.url + "/api/v1/whoami").json()["by"] == "session"
+    assert httpx.get(running.login_url).status_code == 401
+
+
 def test_an_end_while_a_request_hangs_is_still_quick(launch: Launch, tmp_path: Path, wait_until: WaitUntil) -> None:
     import threading
 
@@ -74,10 +69,8 @@ def test_an_end_while_a_request_hangs_is_still_quick(launch: Launch, tmp_path: P
     children = children_of(process.pid)
 
     def hang() -> None:
-        try:
+        with suppress(httpx.TransportError):
             httpx.post(said["url"] + "/v2/hang", headers={"authorization": f"Bearer {said['token']}"}, timeout=30)
-        except httpx.TransportError:
-            pass
 
     hanging = threading.Thread(target=hang)
     hanging.start()
@@ -105,15 +98,13 @@ def test_a_kill_leaves_no_orphan_and_the_next_start_just_works(
     wait_until(lambda: httpx.get(again["url"] + "/healthz").json()["serving"] == "ready")
 
 
-def test_a_second_start_says_where_the_first_runs(launch: Launch, tmp_path: Path) -> None:
-    state = tmp_path / ".millpond"
-    first, said = launch(state)
-    second, refused = launch(state)
+def test_a_second_start_says_where_the_first_runs(running: Any, launch: Launch) -> None:
+    second, refused = launch(running.state)
     assert second.wait(10) == 3
     assert refused["error"] == "Conflict"
-    assert said["url"] in refused["what"]
-    assert f"process {first.pid}" in refused["what"]
-    assert httpx.get(said["url"] + "/healthz").status_code == 200
+    assert running.url in refused["what"]
+    assert f"process {running.process.pid}" in refused["what"]
+    assert httpx.get(running.url + "/healthz").status_code == 200
 
 
 def test_a_port_in_use_stops_it_before_anything_starts(launch: Launch, tmp_path: Path) -> None:
@@ -128,12 +119,10 @@ def test_a_port_in_use_stops_it_before_anything_starts(launch: Launch, tmp_path:
     assert not (tmp_path / ".millpond" / "logs" / "inference.log").exists()
 
 
-def test_what_it_writes_is_its_owners_alone(launch: Launch, tmp_path: Path, wait_until: WaitUntil) -> None:
-    state = tmp_path / ".millpond"
-    _, said = launch(state)
-    wait_until(lambda: httpx.get(said["url"] + "/healthz").json()["serving"] == "ready")
+def test_what_it_writes_is_its_owners_alone(running: Any) -> None:
+    state = running.state
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     assert stat.S_IMODE((state / "token").stat().st_mode) == 0o600
     written = b"".join(file.read_bytes() for file in state.rglob("*") if file.is_file() and file.name != "token")
-    assert said["token"].encode() not in written
-    assert os.fsencode(said["login_url"].partition("code=")[2]) not in written
+    assert running.token.encode() not in written
+    assert os.fsencode(running.login_url.partition("code=")[2]) not in written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -75,7 +76,7 @@ def test_a_child_that_ends_is_started_again_with_growing_waits(
     supervisor.start(Child("quitter", python(code)))
     wait_until(lambda: supervisor.status()[0].restarts >= 5)
     times = [float(line) for line in ran.read_text().split()]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert supervisor.status()[0].exit_code == 3
     assert gaps[3] > gaps[0] + 0.2
     assert gaps[0] > 0.05
@@ -152,7 +153,7 @@ def test_children_end_with_the_control_process_whatever_ended_it(
     assert control.stdout is not None
     child = int(control.stdout.readline())
     wait_until(lambda: (tmp_path / "stubborn.log").exists() and "up" in (tmp_path / "stubborn.log").read_text())
-    group = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _group(int(pid)) == child]
+    group = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _group(int(p.name)) == child]
     assert child in group
     control.send_signal(how)
     control.wait(10)
