@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -129,7 +129,7 @@ def calls(
             "POST",
             "/models/{model}/predict",
             "Predict rows with the champion; one answer a row, in order",
-            tuple[models.Answer, ...],
+            Sequence[models.Answer],
             predict,
             body=PredictBody,
         ),
@@ -145,7 +145,7 @@ def calls(
             "GET",
             "/predictions",
             "The newest predictions, newest first",
-            tuple[models.PredictionLine, ...],
+            Sequence[models.PredictionLine],
             lambda ask: reader.predictions(ask.query.get("model"), ask.query.get("limit", 50)),
             query={"model": str, "limit": int},
         ),
@@ -160,7 +160,7 @@ def calls(
             "GET",
             "/audit",
             "The newest entries of the audit log, newest first",
-            tuple[AuditEntry, ...],
+            Sequence[AuditEntry],
             lambda ask: audit.entries(ask.query.get("limit", 100), ask.query.get("before")),
             query={"limit": int, "before": int},
         ),
@@ -222,4 +222,4 @@ def _parse(kind: type[BaseModel], body: bytes) -> BaseModel:
 def _aware(value: datetime | None) -> datetime | None:
     if value is not None and value.tzinfo is None:
         raise RequestError("as_of names no time zone.", where="as_of", hint='add "Z" or an offset such as "+01:00"')
-    return value
+    return value.astimezone(UTC) if value is not None else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-import httpx
+import httpcore
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
+
+_log = logging.getLogger("millpond.server")
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
@@ -17,6 +20,7 @@ _HOP_BY_HOP = frozenset(
 #: Not for the part behind: it is told who asks by a header of ours, and needs no credential.
 _KEPT_BACK = frozenset({b"authorization", b"cookie", b"host"})
 _TIMEOUT = {"connect": 2.0, "write": 60.0, "read": None, "pool": 10.0}
+_NOT_ANSWERING = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
 class _ClientGone(Exception):
@@ -37,7 +41,7 @@ class Forward:
 
     socket: Path
     name: str
-    _transport: httpx.AsyncHTTPTransport | None = field(default=None, init=False, repr=False)
+    _pool: httpcore.AsyncConnectionPool | None = field(default=None, init=False, repr=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as group:
@@ -55,45 +59,48 @@ class Forward:
 
     async def fetch(self, path: str, timeout: float = 2.0) -> str | None:
         """The text of a small document of the part; None where it does not answer within `timeout` seconds."""
-        request = httpx.Request("GET", f"http://part{path}")
+        request = httpcore.Request("GET", _url(path.encode()), headers=[(b"host", b"part")])
         try:
             with anyio.fail_after(timeout):
-                response = await self._connect().handle_async_request(request)
+                response = await self._connections().handle_async_request(request)
                 try:
-                    await response.aread()
+                    body = await response.aread()
                 finally:
                     await response.aclose()
-        except (httpx.TransportError, TimeoutError):
+        except (*_NOT_ANSWERING, TimeoutError):
             return None
-        return response.text if response.status_code == 200 else None
+        return body.decode("utf-8", "replace") if response.status == 200 else None
 
     async def close(self) -> None:
-        if self._transport is not None:
-            await self._transport.aclose()
-            self._transport = None
+        if self._pool is not None:
+            await self._pool.aclose()
+            self._pool = None
 
-    def _connect(self) -> httpx.AsyncHTTPTransport:
-        if self._transport is None:
-            limits = httpx.Limits(max_connections=200, max_keepalive_connections=20, keepalive_expiry=30)
-            self._transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=limits)
-        return self._transport
+    def _connections(self) -> httpcore.AsyncConnectionPool:
+        if self._pool is None:
+            self._pool = httpcore.AsyncConnectionPool(
+                uds=str(self.socket), max_connections=200, max_keepalive_connections=20, keepalive_expiry=30
+            )
+        return self._pool
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, received: anyio.Event) -> None:
         request = _request(scope, receive, received)
         try:
-            response = await self._connect().handle_async_request(request)
+            response = await self._connections().handle_async_request(request)
         except _ClientGone:
             return
-        except httpx.TransportError:
+        except _NOT_ANSWERING:
             await self._unavailable(scope, receive, send)
             return
-        headers = [(name.lower(), value) for name, value in response.headers.raw if name.lower() not in _HOP_BY_HOP]
+        headers = [(name.lower(), value) for name, value in response.headers if name.lower() not in _HOP_BY_HOP]
         try:
-            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            async for chunk in response.stream:
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            async for chunk in response.aiter_stream():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        except _NOT_ANSWERING as error:
+            # Left incomplete, the answer makes the server cut the connection: the client sees that it is not whole.
+            _log.warning("%s ended in the middle of an answer: %r", self.name, error)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
@@ -103,20 +110,28 @@ class Forward:
         await JSONResponse({"error": text}, 503, {"retry-after": "1"})(scope, receive, send)
 
 
-def _request(scope: Scope, receive: Receive, received: anyio.Event) -> httpx.Request:
+def _url(target: bytes) -> httpcore.URL:
+    return httpcore.URL(scheme=b"http", host=b"part", port=None, target=target)
+
+
+def _request(scope: Scope, receive: Receive, received: anyio.Event) -> httpcore.Request:
     dropped = _HOP_BY_HOP | _KEPT_BACK
     headers = [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
+    headers.append((b"host", b"part"))
     target: bytes = scope.get("raw_path") or scope["path"].encode()
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
-    url = httpx.URL("http://part", raw_path=target)
     names = {name.lower() for name, _ in scope["headers"]}
+    content: AsyncIterator[bytes] | None = None
     if names & {b"content-length", b"transfer-encoding"}:
-        content: AsyncIterator[bytes] | None = _body(receive, received)
+        content = _body(receive, received)
+        if b"content-length" not in names:
+            headers.append((b"transfer-encoding", b"chunked"))
     else:
-        content = None
         received.set()
-    return httpx.Request(scope["method"], url, headers=headers, content=content, extensions={"timeout": _TIMEOUT})
+    return httpcore.Request(
+        scope["method"], _url(target), headers=headers, content=content, extensions={"timeout": _TIMEOUT}
+    )
 
 
 async def _body(receive: Receive, received: anyio.Event) -> AsyncIterator[bytes]:

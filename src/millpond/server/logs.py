@@ -24,6 +24,8 @@ class CappedLog:
         self._cap = cap
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            path.touch(0o600)
 
     def write(self, data: bytes) -> None:
         with self._lock, suppress(OSError):

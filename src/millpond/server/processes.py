@@ -166,6 +166,8 @@ class _Keeper(threading.Thread):
             return None
         self.status = ChildStatus(self._child.name, "running", process.pid, restarts, now(), self.status.exit_code)
         code = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         _kill_group(process.pid, signal.SIGKILL)  # what the child has left behind
         return code
 

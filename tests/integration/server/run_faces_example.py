@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from example import ExamplePlatform  # noqa: E402
+from faces_example import ExamplePlatform  # noqa: E402
 
 from millpond.access.local import local_admin  # noqa: E402
 from millpond.access.store import AccessStore  # noqa: E402
@@ -40,7 +40,7 @@ def main() -> int:
     worker = part_socket(state / "run", "inference")
     platform = ExamplePlatform(state)
     services = Services(AccessStore.open(state / "platform.db"), platform, platform, worker, "0.0.0")
-    children = [Child("inference", [sys.executable, str(HERE / "example_worker.py"), str(worker)], socket=worker)]
+    children = [Child("inference", [sys.executable, str(HERE / "faces_worker.py"), str(worker)], socket=worker)]
 
     def announce(banner) -> None:
         said = {"url": banner.url, "login_url": banner.login_url, "token": admin.token}
