@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from millpond.core.errors import NotFound
-from millpond.definitions.expressions import expression_text, is_expression
+from millpond.definitions.expressions import is_expression, readable
 from millpond.definitions.gates import METRICS
 from millpond.definitions.models import Model
 from millpond.platform import receipts
@@ -43,7 +43,7 @@ def summary(platform: Platform, model: Model) -> ModelSummary:
         name=model.name,
         description=model.description,
         task=model.task.kind,
-        label=expression_text(label) if is_expression(label) else str(label),
+        label=readable(label) if is_expression(label) else str(label),
         examples=model.examples.name,
         views=tuple(view.name for view in model.views),
         metric=metric,

@@ -75,10 +75,23 @@ class ServedModels:
                 self._loaded[model, number] = found
         return found
 
-    def load_champions(self) -> None:
-        """Load what will be asked for, so that no request waits for it."""
-        for name in self.names():
-            self.get(name)
+    def warm(self, model: str) -> None:
+        """Load a model's champion and score a row of its examples, unlogged, so that no request waits for that.
+
+        Raises:
+            MillpondError: It cannot be loaded, or cannot score.
+        """
+        predictor = self.get(model)
+        found = versions.load(self._platform, self._platform.store.version(model, predictor.served.version))
+        columns = ", ".join(f'"{column.name}"' for column in predictor.served.columns)
+        present = " AND ".join(f'"{column.name}" IS NOT NULL' for column in predictor.served.columns if column.required)
+        examples = self._platform.lake.snapshot(found.model.examples.name)
+        with self._platform.engine() as engine:
+            rows = engine.reader(
+                f"SELECT {columns} FROM {engine.scan(examples)} WHERE {present or 'true'} LIMIT 1"
+            ).read_all()
+        if rows.num_rows:
+            predictor.score(rows, None)
 
     def _champion(self, model: str) -> int | None:
         asked, number = self._champions.get(model, (float("-inf"), 0))

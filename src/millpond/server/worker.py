@@ -36,10 +36,10 @@ def main() -> None:
 
 
 def _warm(models: ServedModels) -> None:
-    """Load what will be asked for; what cannot be loaded says so when it is asked for."""
+    """Load what will be asked for, and ask it once; what cannot be loaded says so when it is asked for."""
     for name in models.names():
         try:
-            models.get(name)
+            models.warm(name)
         except MillpondError:
             continue
 

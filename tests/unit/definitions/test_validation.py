@@ -154,3 +154,18 @@ def test_expressions_tell_the_columns_they_read():
 
     expression = ((mp.col("a") - mp.col("b")).abs() > 3) & mp.col("c").is_in([1, 2]) | mp.col("a").is_null()
     assert root_columns(expression) == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (mp.col("arr_delay") >= 30, "arr_delay >= 30"),
+        ((mp.col("a") - mp.col("b")).abs() > 3, "(a - b).abs() > 3"),
+        ((mp.col("a") > 1) & ~mp.col("b").is_null(), "(a > 1) and not b.is_null()"),
+        (mp.col("a").is_in(["x", "y"]), "a.is_in(['x', 'y'])"),
+    ],
+)
+def test_expressions_read_as_a_person_writes_them(expression, text):
+    from millpond.definitions.expressions import readable
+
+    assert readable(expression) == text
