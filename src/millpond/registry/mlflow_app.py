@@ -27,7 +27,12 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _BLOCKED = re.compile(r"/mlflow/+assistant(/|$)", re.IGNORECASE)
 
 _PRIVATE_PREFIX = "_MLFLOW_SERVER_"
-_SERVER_VARIABLES = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "MLFLOW_SERVER_ALLOWED_HOSTS")
+_SERVER_VARIABLES = (
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+    "MLFLOW_SERVER_ALLOWED_HOSTS",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+)
+_SCHEMES = ("http", "https")
 _LOOPBACK_HOSTS = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "[::1]", "[[]::1]:*")
 
 _opened: tuple[Path, Path] | None = None
@@ -43,7 +48,8 @@ def mlflow_application(database: Path, artifacts: Path, *, hosts: Sequence[str] 
     Args:
         database: As for `MLflowStore`; made where it does not exist.
         artifacts: As for `MLflowStore`.
-        hosts: Host headers to accept besides the loopback's with any port; "*" stands for any text.
+        hosts: Host headers, and origins of pages, to accept besides the loopback's with any port; "*" stands for any
+            text.
 
     Raises:
         Conflict: This process already serves another database; MLflow can serve one.
@@ -72,6 +78,8 @@ def _environment(database: Path, artifacts: Path, hosts: Sequence[str]) -> dict[
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join((*_LOOPBACK_HOSTS, *hosts)),
+        # Pages of these hosts may write, which pages of the loopback may anyway.
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"{scheme}://{host}" for host in hosts for scheme in _SCHEMES),
     }
 
 

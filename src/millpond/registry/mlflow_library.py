@@ -5,6 +5,7 @@ Everything in this room reaches MLflow through here, so that the environment it 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import random
@@ -12,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, TypeVar
 
 from millpond.core.errors import MillpondError, Unavailable, VersionRefused
@@ -29,6 +30,7 @@ _BUSY_SECONDS = 30.0
 
 _imported = False
 _importing = Lock()
+_silence = RLock()
 
 
 def load() -> None:
@@ -41,7 +43,9 @@ def load() -> None:
             return
         os.environ.update(_ENVIRONMENT)
         with quiet():
-            pass
+            importlib.import_module("mlflow")
+        # Only for the import just done: processes that we start may want MLflow's own logging.
+        del os.environ["MLFLOW_CONFIGURE_LOGGING"]
         warnings.filterwarnings("ignore", module=rf"({'|'.join(_LOGGERS)})(\.|$)")
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -50,8 +54,10 @@ def load() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Python warnings are ignored meanwhile, in all threads."""
-    with warnings.catch_warnings():
+    """Python warnings are ignored meanwhile, in all threads. One at a time: filters belong to the process, and two that
+    overlap would restore each other's.
+    """
+    with _silence, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

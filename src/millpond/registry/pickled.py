@@ -82,7 +82,13 @@ def _is_project_code(module: str) -> bool:
     """Whether `module` is neither Python's, nor Millpond's, nor of an installed distribution."""
     top = module.partition(".")[0]
     known = top in sys.stdlib_module_names or top in {"millpond", "__main__"} or top in _distributions()
-    return not known and top in sys.modules
+    return not known and (top in sys.modules or module in sys.modules)
+
+
+def _outermost(module: str) -> str:
+    """The package around `module`, which stands for all that is in it; or `module` where that was never imported."""
+    top = module.partition(".")[0]
+    return top if top in sys.modules else module
 
 
 @contextmanager
@@ -102,7 +108,7 @@ def project_code_by_value(estimator: Any) -> Iterator[set[str]]:
         try:
             for _ in range(_MAX_PASSES):
                 modules = referenced_modules(cloudpickle.dumps(estimator, protocol=4))
-                tops = {module.partition(".")[0] for module in modules if _is_project_code(module)}
+                tops = {_outermost(module) for module in modules if _is_project_code(module)}
                 found = [sys.modules[top] for top in sorted(tops) if sys.modules[top] not in registered]
                 if not found:
                     break

@@ -112,6 +112,10 @@ def test_killed_at_each_step_of_registering(made_state: Path, candidate: Candida
     assert store.lineage(version) == candidate.lineage
     statuses = [status for (status,) in rows(made_state, "SELECT status FROM runs ORDER BY start_time")]
     assert statuses == ["KILLED"] * len(moments) + ["FINISHED"]
+    client = store._connection.client
+    models = client.search_logged_models([client.get_experiment_by_name("late_arrival").experiment_id])
+    assert [str(model.status) for model in models].count("READY") == 1
+    assert "PENDING" not in {str(model.status) for model in models}
 
 
 def test_a_run_of_a_living_process_is_left_alone(made_state: Path, candidate: Candidate) -> None:

@@ -29,7 +29,8 @@ _SERVER = textwrap.dedent("""
     from millpond.registry.mlflow_app import child_environment, mlflow_application, without_prefix
 
     state = Path(sys.argv[1])
-    app = without_prefix(mlflow_application(state / "mlflow.db", state / "artifacts"), "/mlflow")
+    app = mlflow_application(state / "mlflow.db", state / "artifacts", hosts=["ml.example:*"])
+    app = without_prefix(app, "/mlflow")
     assert not [name for name in child_environment() if "MLFLOW_SERVER" in name]
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", lifespan="off")
 """)
@@ -147,12 +148,22 @@ def test_the_assistant_is_blocked(server: str, path: str) -> None:
         ("localhost:1234", 200),
         ("127.0.0.1", 200),
         ("[::1]:8080", 200),
+        ("ml.example:8443", 200),
         ("evil.example", 403),
         ("localhost.evil.example", 403),
     ],
 )
 def test_only_hosts_of_the_loopback_are_answered(server: str, host: str, status: int) -> None:
     assert httpx.get(f"{server}/mlflow/", headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://127.0.0.1:9", 200), ("https://ml.example:8443", 200), ("https://evil.example", 403), ("null", 403)],
+)
+def test_only_pages_of_these_hosts_may_write(server: str, origin: str, status: int) -> None:
+    search = f"{server}/mlflow/ajax-api/2.0/mlflow/experiments/search"
+    assert httpx.post(search, json={"max_results": 1}, headers={"origin": origin}).status_code == status
 
 
 def test_usage_reports_of_the_page_are_off(server: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd  # noqa: TID253
 import pytest
 
-from millpond.core.errors import VersionRefused
+from millpond.core.errors import Unavailable, VersionRefused
 from millpond.registry.mlflow_store import MLflowStore
 from millpond.registry.ports import Candidate, Version
 
@@ -363,3 +363,21 @@ def test_the_database_is_in_wal_mode_and_has_statistics(shared_state: Path, regi
             line for line in database.iterdump() if str(shared_state) in line or "file:/" in line or "mlruns" in line
         ]
     assert absolute == []
+
+
+def test_a_place_that_cannot_be_written_is_named(made_state: Path, candidate: Candidate) -> None:
+    (made_state / "artifacts").write_text("a file where the directory should be")
+    store = MLflowStore(made_state / "mlflow.db", made_state / "artifacts")
+    with pytest.raises(Unavailable, match="cannot be written: Not a directory") as failed:
+        store.register(candidate)
+    assert failed.value.where.startswith(str(made_state / "artifacts"))
+    assert store.versions("late_arrival") == []
+
+
+def test_threads_share_a_store(made_state: Path, candidate: Candidate) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    store = MLflowStore(made_state / "mlflow.db", made_state / "artifacts")
+    with ThreadPoolExecutor(3) as pool:
+        versions = list(pool.map(store.register, [candidate] * 3))
+    assert sorted(version.number for version in versions) == [1, 2, 3]
