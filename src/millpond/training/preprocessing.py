@@ -1,7 +1,8 @@
 """Preprocessing in front of an estimator: plain scikit-learn parts that a serving plan can express as tables and sums.
 
 Both kinds learn the categories of a string input from the training part: its most frequent values, up to a limit. A
-rarer or an unseen value is "none of them". A null is a value of its own where the training part has one, else unseen.
+null, a rarer value and one never seen are all "none of these". So it does not matter in which of its forms (None, NaN)
+a null reaches the pipeline: scikit-learn's encoders take None for a value like any other, and only NaN for missing.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 TREE_CATEGORIES = 255
 ONE_HOT_CATEGORIES = 50
 
-#: A tree's code for null: its own category, beyond all others, in every column.
-NULL_CODE = TREE_CATEGORIES
-
 
 def columns_of(inputs: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Names of the string inputs, and of the others."""
@@ -29,7 +27,7 @@ def columns_of(inputs: Mapping[str, str]) -> tuple[list[str], list[str]]:
 def for_trees(frame: pd.DataFrame, inputs: Mapping[str, str]) -> Any:
     """Ordinal codes of the string inputs, then numbers as they are (NaN for null): for estimators that split.
 
-    Codes are 0, 1, ... in the order of the category's text; NULL_CODE for null; NaN for a category not kept.
+    Codes are 0, 1, ... in the order of the category's text; NaN for what is none of them.
 
     Args:
         frame: Raw inputs of the training part.
@@ -47,7 +45,7 @@ def for_trees(frame: pd.DataFrame, inputs: Mapping[str, str]) -> Any:
         categories=[_categories(frame[name], TREE_CATEGORIES) for name in strings],
         handle_unknown="use_encoded_value",
         unknown_value=np.nan,
-        encoded_missing_value=NULL_CODE,
+        encoded_missing_value=np.nan,
     )
     steps = [("strings", encoder, strings)] if strings else []
     return ColumnTransformer([*steps, ("numbers", "passthrough", numbers)], sparse_threshold=0)
@@ -55,7 +53,7 @@ def for_trees(frame: pd.DataFrame, inputs: Mapping[str, str]) -> Any:
 
 def for_linear(frame: pd.DataFrame, inputs: Mapping[str, str], *, sparse: bool) -> Any:
     """Numbers with the median for null, a flag for what was null, and scaled to mean 0 and deviation 1; one column a
-    category of the string inputs, all 0 for one not kept: for estimators that weigh, or measure distance.
+    category of the string inputs, all 0 for what is none of them: for estimators that weigh, or measure distance.
 
     Args:
         frame: Raw inputs of the training part.
@@ -83,12 +81,9 @@ def for_linear(frame: pd.DataFrame, inputs: Mapping[str, str], *, sparse: bool) 
 
 
 def _categories(column: pd.Series[Any], limit: int) -> Any:
-    """The most frequent values (the lesser text of equally frequent ones), sorted, and None last where nulls occur."""
+    """The most frequent values (the lesser text of equals), sorted; the empty text where all are null."""
     import numpy as np
 
     counts = column.value_counts(dropna=True)
-    ranked = sorted(((-int(count), str(value)) for value, count in counts.items()))
-    kept: list[str | None] = [*sorted(value for _, value in ranked[:limit])]
-    if bool(column.isna().any()) or not kept:
-        kept.append(None)
-    return np.array(kept, dtype=object)
+    ranked = sorted((-int(count), str(value)) for value, count in counts.items())
+    return np.array(sorted(value for _, value in ranked[:limit]) or [""], dtype=object)

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -34,8 +34,9 @@ Preprocessing = Literal["trees", "linear", "dense", "own"]
 MAX_TREES = 1000
 PATIENCE = 30
 
-#: Threads for fitting; fixed for a machine, recorded with the parameters.
+#: The most threads for fitting; and rows below which one is fastest (waiting for each other costs more than it gives).
 MAX_THREADS = 4
+ONE_THREAD_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ class Recipe:
         preprocessing: What stands in front of it: "trees", "linear" (sparse), "dense", or "own" where it takes the
             raw frame.
         early_stopping: Whether the number of trees is chosen on validation.
+        threads: Threads for fitting.
     """
 
     estimator: Any
     preprocessing: Preprocessing
     early_stopping: bool = False
+    threads: int = 1
 
     @property
     def path(self) -> str:
@@ -86,8 +89,10 @@ class Fitted:
         return outputs_of(self.pipeline, self.task, frame)
 
 
-def threads() -> int:
-    """Threads for fitting on this machine."""
+def threads(rows: int) -> int:
+    """Threads for fitting this many examples on this machine; recorded with the parameters."""
+    if rows < ONE_THREAD_ROWS:
+        return 1
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -95,8 +100,8 @@ def threads() -> int:
     return min(MAX_THREADS, available)
 
 
-def recipe(model: Model) -> Recipe:
-    """The recipe of a model.
+def recipe(model: Model, rows: int) -> Recipe:
+    """The recipe of a model, to be fitted on a training set of so many rows.
 
     Raises:
         TrainingError: The estimator or one of its parameters is not known or not allowed.
@@ -112,9 +117,9 @@ def recipe(model: Model) -> Recipe:
         estimator = resolve(model.estimator, task, model.params, model.subject)
         made = Recipe(estimator, _preprocessing_for(estimator))
     if is_lightgbm(made.estimator):
-        made.estimator.set_params(**_unset_lightgbm(made.estimator))
+        made.estimator.set_params(**_unset_lightgbm(made.estimator, threads(rows)))
     set_seeds(made.estimator, model.seed)
-    return made
+    return replace(made, threads=threads(rows))
 
 
 def outputs_of(pipeline: Any, task: str, frame: pd.DataFrame) -> Floats:
@@ -132,6 +137,7 @@ class Workbench:
         self._task = model.task.kind
         self._subject = model.subject
         self._inputs = inputs
+        self._threads = recipe.threads
         self._train = train
         self._validation = validation
         self._transformer: Any = None
@@ -159,7 +165,7 @@ class Workbench:
 
         estimator = clone(self._recipe.estimator)
         apply_params(estimator, params or {}, self._subject)
-        with _quiet() as heard, _thread_limit(), self._explained(estimator):
+        with _quiet() as heard, _thread_limit(self._threads), self._explained(estimator):
             if self._recipe.preprocessing == "own":
                 estimator.fit(self._train.frame, self._target(self._train))
                 pipeline = estimator if isinstance(estimator, Pipeline) else Pipeline([("model", estimator)])
@@ -239,10 +245,10 @@ def _lightgbm(task: str) -> Any:
     return kind(n_estimators=MAX_TREES, learning_rate=0.1)
 
 
-def _unset_lightgbm(estimator: Any) -> dict[str, Any]:
+def _unset_lightgbm(estimator: Any, jobs: int) -> dict[str, Any]:
     """What makes LightGBM quiet and its result the same for every number of threads, where the user has not chosen."""
     chosen = {name for name, value in estimator.get_params().items() if value is not None}
-    wanted = {"n_jobs": threads(), "verbosity": -1, "deterministic": True}
+    wanted = {"n_jobs": jobs, "verbosity": -1, "deterministic": True}
     if not chosen & {"force_row_wise", "force_col_wise"}:
         wanted["force_col_wise"] = True  # the row-wise way sums in an order that depends on the number of threads
     return {name: value for name, value in wanted.items() if name not in chosen}
@@ -263,11 +269,11 @@ def _preprocessing_for(estimator: Any) -> Preprocessing:
 
 
 @contextmanager
-def _thread_limit() -> Iterator[None]:
+def _thread_limit(limit: int) -> Iterator[None]:
     """Hold the numeric libraries to our number of threads too: their sums may depend on it."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    with threadpool_limits(limits=threads()):
+    with threadpool_limits(limits=limit):
         yield
 
 

@@ -55,6 +55,7 @@ def render(trained: Trained, *, heading: Heading | None = None, lineage: Mapping
     environment.filters |= {
         "number": words.number,
         "plain": words.plain,
+        "short": words.short,
         "count": words.count,
         "percent": words.percent,
         "instant": words.instant,

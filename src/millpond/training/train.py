@@ -22,7 +22,7 @@ from millpond.training.frame import to_frame
 from millpond.training.gates import Champion, ChampionScores, GateResult, judge, score_champion
 from millpond.training.importance import permutation_importance
 from millpond.training.metrics import Baseline, baseline, best_threshold, metrics
-from millpond.training.recipes import Fitted, Part, Recipe, Workbench, recipe, threads
+from millpond.training.recipes import Fitted, Part, Recipe, Workbench, recipe
 from millpond.training.slices import evaluate_slices
 from millpond.training.split import split_examples
 from millpond.training.split_summary import SplitSummary
@@ -152,7 +152,7 @@ def train(
     clock = _Clock(progress)
     clock.start("split")
     require_usable(data, model.subject)
-    chosen = recipe(model)
+    chosen = recipe(model, data.rows.num_rows)
     if model.tune is not None:  # a wrong search space is told before anything is fitted
         tuning_metric(model, model.tune)
         search_space(model, model.tune, chosen.estimator)
@@ -189,7 +189,7 @@ def train(
         classes=target.names,
         threshold=threshold,
         metrics=flat,
-        params={"estimator": chosen.path, "seed": model.seed, "threads": threads(), **fitted.params},
+        params={"estimator": chosen.path, "seed": model.seed, "threads": chosen.threads, **fitted.params},
         split=split,
         evaluation=evaluation,
         baseline=trivial,

@@ -37,6 +37,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if abs(value) <= 1 else f"{value:.{digits}g}"
 
 
+def short(value: float) -> str:
+    """A number of the data: whole ones whole, others with four significant digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
+
+
 def plain(value: object) -> str:
     """A value as a person writes it."""
     if isinstance(value, bool):
