@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ from millpond.features.sql_duckdb.distinct import distinct
 from millpond.features.sql_duckdb.evidence import evidence
 from millpond.features.sql_duckdb.names import Computed, ViewTables, quote, select_list
 from millpond.features.sql_duckdb.picks import first, first_over, latest
-from millpond.features.sql_duckdb.running import running
 from millpond.features.sql_duckdb.timeless import timeless
 from millpond.features.sql_duckdb.windows import windows
 from millpond.lake.ports import Engine
@@ -200,15 +199,8 @@ def _make_tables(engine: Engine, prefix: str, plan: ViewPlan, points: _Points, t
         CREATE TEMP TABLE {events} AS
         SELECT {select_list("e.eid", columns)} FROM {engine.scan(plan.pinned.snapshot)} s
         JOIN {points.entities} e ON {on} {f"WHERE {' AND '.join(wheres)}" if wheres else ""}""")
-    tables = ViewTables(plan, prefix, events, points.table, tile_rows)
-    floats = sorted({f.slot for f in plan.of("sum", "mean") if f.column is not None and f.column.kind == "float"})
-    measures = ["coalesce(max(av - us), 0)" if plan.time is not None else "max(0)"]
-    measures += [
-        f"coalesce(bool_and({slot} = trunc({slot}) AND abs({slot}) <= 9007199254740992), TRUE)" for slot in floats
-    ]
-    late, *whole = engine.rows(f"SELECT {select_list(measures)} FROM {events}")[0]
-    held = frozenset(slot for slot, yes in zip(floats, whole, strict=True) if yes)
-    return replace(tables, late=late, whole=held)
+    late = engine.rows(f"SELECT max(av - us) FROM {events}")[0][0] if plan.known else 0
+    return ViewTables(plan, prefix, events, points.table, tile_rows, is_late=bool(late))
 
 
 def _compute(engine: Engine, tables: ViewTables) -> Iterator[Computed]:
@@ -225,7 +217,6 @@ def _compute(engine: Engine, tables: ViewTables) -> Iterator[Computed]:
         "first": first,
         "first_over": first_over,
         "distinct": distinct,
-        "running": running,
         "windows": windows,
     }
     for form, features in forms.items():
@@ -235,15 +226,11 @@ def _compute(engine: Engine, tables: ViewTables) -> Iterator[Computed]:
 def _form(tables: ViewTables, feature: Feature) -> str:
     if feature.kind == "latest":
         return "latest"
-    if feature.kind == "first" and (feature.over is None or not tables.late):
-        return "first" if feature.over is None else "first_over"
     if feature.kind == "nunique":
         return "distinct"
-    if feature.over is None or feature.kind == "count":
-        return "running"
-    if feature.kind in ("sum", "mean") and feature.column is not None and tables.is_exact(feature.column):
-        return "running"
-    return "windows"
+    if feature.kind == "first" and feature.over is None:
+        return "first"
+    return "first_over" if feature.kind == "first" and not tables.is_late else "windows"
 
 
 def _check_sums(engine: Engine, computed: Computed, plan: ViewPlan) -> None:

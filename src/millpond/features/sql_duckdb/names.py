@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from millpond.features.plan import Feature, SourceColumn, ViewPlan
+from millpond.features.plan import Feature, ViewPlan
 
 
 def quote(name: str) -> str:
@@ -36,8 +36,7 @@ class ViewTables:
         events: As above.
         points: As above.
         tile_rows: As of `DuckDBDialect`.
-        late: Greatest `av - us` of the events; 0 where no row became known after its time.
-        whole: Slots of float columns that hold whole numbers only, below 2**53, and are summed as such.
+        is_late: Whether a row became visible after its time.
     """
 
     plan: ViewPlan
@@ -45,15 +44,10 @@ class ViewTables:
     events: str
     points: str
     tile_rows: float
-    late: int = 0
-    whole: frozenset[str] = field(default_factory=frozenset)
+    is_late: bool
 
     def name(self, suffix: str) -> str:
         return f"{self.prefix}_{suffix}"
-
-    def is_exact(self, column: SourceColumn) -> bool:
-        """Whether differences of running sums of the column are exact."""
-        return column.exact or column.slot in self.whole
 
     @property
     def key_slots(self) -> tuple[str, ...]:

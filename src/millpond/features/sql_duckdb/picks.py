@@ -18,7 +18,7 @@ from millpond.lake.ports import Engine
 def latest(engine: Engine, tables: ViewTables, features: tuple[Feature, ...]) -> Iterator[Computed]:
     """The visible row with the greatest (time, known, key)."""
     steps = f"(SELECT eid, us, av FROM {tables.events})"
-    if tables.late:
+    if tables.is_late:
         steps = f"""(
             SELECT eid, av, us FROM (
                 SELECT eid, av, us, max(us) OVER (
@@ -36,7 +36,7 @@ def latest(engine: Engine, tables: ViewTables, features: tuple[Feature, ...]) ->
 def first(engine: Engine, tables: ViewTables, features: tuple[Feature, ...]) -> Iterator[Computed]:
     """The visible row with the least (time, known, key), of all rows; windows are `first_over`."""
     steps = f"(SELECT eid, min(us) AS us, min(us) AS av FROM {tables.events} GROUP BY eid)"
-    if tables.late:
+    if tables.is_late:
         steps = f"""(
             SELECT eid, av, us FROM (
                 SELECT eid, av, us, min(us) OVER (

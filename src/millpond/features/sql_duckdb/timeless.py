@@ -23,7 +23,7 @@ def timeless(engine: Engine, tables: ViewTables, features: tuple[Feature, ...]) 
     groups = {"latest": ("DESC", "max"), "first": ("ASC", "min")}
     plain = tuple(each for each in features if each.kind not in groups)
     if plain:
-        values = [f"{_aggregate(tables, each)} AS {quote(each.name)}" for each in plain]
+        values = [f"{_aggregate(each)} AS {quote(each.name)}" for each in plain]
         computed = tables.name("all")
         engine.execute(f"""
             CREATE TEMP TABLE {computed} AS
@@ -46,12 +46,12 @@ def timeless(engine: Engine, tables: ViewTables, features: tuple[Feature, ...]) 
         yield Computed(computed, picked)
 
 
-def _aggregate(tables: ViewTables, feature: Feature) -> str:
+def _aggregate(feature: Feature) -> str:
     column = feature.column
     if column is None:
         return "count(*)"
-    if feature.kind in ("sum", "mean") and tables.is_exact(column):
-        total = f"sum({feature.slot}{'::BIGINT' if column.kind in ('boolean', 'float') else ''})"
+    if feature.kind in ("sum", "mean") and column.exact:
+        total = f"sum({feature.slot}{'::BIGINT' if column.kind == 'boolean' else ''})"
         if feature.kind == "mean":
             return f"{total}::DOUBLE / nullif(count({feature.slot}), 0)"
         return total if feature.is_integer_sum else f"{total}::DOUBLE"

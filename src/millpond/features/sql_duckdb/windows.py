@@ -1,4 +1,4 @@
-"""Windows of any aggregate that merges: minima and maxima, sums of floats, deviations, the first of late rows.
+"""Counts, sums, means, deviations, minima and maxima, over windows or over all that is visible.
 
 Time is cut into tiles, of width `g` at level 0 and eight times as wide at each level above, and each entity's rows are
 aggregated by tile. A window `[t - over, t)` is put together from the widest tiles that lie wholly in it: at each
@@ -73,13 +73,19 @@ class _Grid:
 
 
 def windows(engine: Engine, tables: ViewTables, features: tuple[Feature, ...]) -> Iterator[Computed]:
-    """Features over windows; `first` only where rows are late, `picks.first_over` is faster where none are."""
-    longest = max(each.over for each in features if each.over is not None)
-    grid = _make_grid(engine, tables, longest)
-    measures = _measures(tables, features)
-    _make_tiles(engine, tables, grid, measures, longest)
-    for over in sorted({each.over for each in features if each.over is not None}):
-        yield from _window(engine, tables, grid, over, tuple(each for each in features if each.over == over))
+    """Features over windows, and over all that is visible.
+
+    `first` comes here only with a window and where rows are late; `picks` is faster at the others.
+    """
+    everything = engine.rows(f"""
+        SELECT (SELECT max(us) FROM {tables.points}) - (SELECT min(us) FROM {tables.events})""")[0][0]
+    of_window: dict[int, list[Feature]] = {}
+    for each in features:
+        of_window.setdefault(max(1, everything or 0) if each.over is None else each.over, []).append(each)
+    grid = _make_grid(engine, tables, max(of_window))
+    _make_tiles(engine, tables, grid, _measures(features), max(of_window))
+    for over, wanted in of_window.items():
+        yield from _window(engine, tables, grid, over, tuple(wanted))
 
 
 def _make_grid(engine: Engine, tables: ViewTables, longest: int) -> _Grid:
@@ -93,14 +99,14 @@ def _make_grid(engine: Engine, tables: ViewTables, longest: int) -> _Grid:
     width = max(1, min(longest, int(tables.tile_rows / rate)))
     tile = f"us - {origin}"
     late = (
-        tables.late
+        tables.is_late
         and engine.rows(f"""
         SELECT count(*) FROM {tables.events} WHERE (av - {origin}) // {width} <> ({tile}) // {width}""")[0][0]
     )
     return _Grid(origin, width, late=bool(late))
 
 
-def _measures(tables: ViewTables, features: tuple[Feature, ...]) -> list[_Measure]:
+def _measures(features: tuple[Feature, ...]) -> list[_Measure]:
     found: dict[str, _Measure] = {}
 
     def add(name: str, value: str, function: str, of_rows: str = "") -> None:
@@ -116,15 +122,15 @@ def _measures(tables: ViewTables, features: tuple[Feature, ...]) -> list[_Measur
             if each.kind != "sum":
                 add(f"m_n_{slot}", f"({slot} IS NOT NULL)::BIGINT" if each.column else "1::BIGINT", "sum")
             if each.kind != "count":
-                add(f"m_sum_{slot}", _summand(tables, each), "sum")
+                add(f"m_sum_{slot}", _summand(each), "sum")
             if each.kind == "std":  # squares of the differences from the tile's mean; a single row has none
                 squares = f"coalesce(var_pop(m_sum_{slot}::DOUBLE) * count(m_sum_{slot}), 0)"
                 add(f"m_sq_{slot}", "0::DOUBLE", "sum", squares)
     return list(found.values())
 
 
-def _summand(tables: ViewTables, feature: Feature) -> str:
-    if feature.column is None or not tables.is_exact(feature.column):
+def _summand(feature: Feature) -> str:
+    if feature.column is None or not feature.column.exact:
         return f"{feature.slot}::DOUBLE"
     return feature.slot if feature.column.kind == "decimal" else f"{feature.slot}::BIGINT"
 
@@ -161,7 +167,7 @@ def _make_tiles(engine: Engine, tables: ViewTables, grid: _Grid, measures: list[
 def _window(
     engine: Engine, tables: ViewTables, grid: _Grid, over: int, features: tuple[Feature, ...]
 ) -> Iterator[Computed]:
-    measures = _measures(tables, features)
+    measures = _measures(features)
     merged = tables.name(f"window_{over}")
     engine.execute(f"""
         CREATE TEMP TABLE {merged} AS
@@ -262,7 +268,7 @@ def _ends(lo: str, hi: str, width: str) -> str:
 
 def _deviations(engine: Engine, tables: ViewTables, grid: _Grid, over: int, features: tuple[Feature, ...]) -> Computed:
     """Sample deviations in a second pass, as squares of differences from the window's own mean do not cancel."""
-    measures = _measures(tables, features)
+    measures = _measures(features)
     means = {each.slot: f"m.m_sum_{each.slot}::DOUBLE / nullif(m.m_n_{each.slot}, 0)" for each in features}
     squares = {
         slot: f"sum(p.m_sq_{slot} + p.m_n_{slot} * power(p.m_sum_{slot}::DOUBLE / nullif(p.m_n_{slot}, 0) - {mean}, 2))"
