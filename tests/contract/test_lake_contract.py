@@ -85,7 +85,10 @@ class TestWriting:
 
     @pytest.mark.parametrize(
         ("keys", "says"),
-        [([1, 1, 2, 2, 2], "2 keys .k. occur more than once: k=1 .2 times.; k=2 .3 times."), ([1, None], "null in 1 of 2")],
+        [
+            ([1, 1, 2, 2, 2], "2 keys .k. occur more than once: k=1 .2 times.; k=2 .3 times."),
+            ([1, None], "null in 1 of 2"),
+        ],
     )
     def test_upsert_refuses_repeated_and_null_keys(self, lake, keys, says):
         with pytest.raises(DataError, match=says):
@@ -246,7 +249,8 @@ class TestSchemaChange:
         assert read(engine, third) == [(1, None), (2, "x"), (None, "y")]
 
     @pytest.mark.parametrize(
-        ("narrow", "wide"), [(pa.int32(), pa.int64()), (pa.float32(), pa.float64()), (pa.decimal128(5, 2), pa.decimal128(9, 2))]
+        ("narrow", "wide"),
+        [(pa.int32(), pa.int64()), (pa.float32(), pa.float64()), (pa.decimal128(5, 2), pa.decimal128(9, 2))],
     )
     def test_types_widen(self, lake, engine, narrow, wide):
         lake.append("a", pa.table({"n": pa.array([1], narrow)}))
@@ -305,7 +309,7 @@ class TestTimeTravel:
         assert lake.snapshot("a", snapshots[-1].committed_at + timedelta(days=1)) == snapshots[-1]
 
     def test_what_is_not_there(self, lake):
-        with pytest.raises(NotFound, match="no table \"flihgts\""):
+        with pytest.raises(NotFound, match='no table "flihgts"'):
             lake.snapshot("flihgts")
         lake.append("flights", pa.table({"i": [1]}))
         with pytest.raises(NotFound) as caught:

@@ -29,7 +29,7 @@ def table(rows):
 
 
 def kept(value):
-    return None if value is None or value != value else value  # noqa: PLR0124 - NaN becomes null
+    return None if value is None or value != value else value
 
 
 @pytest.mark.slow
