@@ -7,7 +7,7 @@ import textwrap
 import time
 from datetime import timedelta
 
-import pyarrow as pa
+import pyarrow as pa  # noqa: TID253
 import pytest
 
 from millpond.lake.duckdb import DuckDBEngine
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 HEAD = """
 from pathlib import Path
-import pyarrow as pa
+import pyarrow as pa  # noqa: TID253
 from millpond.lake.iceberg import IcebergLake
 lake = IcebergLake(Path(root))
 """
@@ -69,12 +69,14 @@ def rows(root, sql):
 def test_appends_of_processes_all_arrive_once(tmp_path):
     body = """
         for i in range(8):
-            lake.append("t", pa.table({"w": [number] * 10, "i": [i] * 10, f"own_{number}": [i] * 10}), token=f"{number}-{i}")
+            rows = pa.table({"w": [number] * 10, "i": [i] * 10, f"own_{number}": [i] * 10})
+            lake.append("t", rows, token=f"{number}-{i}")
     """
     finish([start(tmp_path, body, number) for number in range(3)])
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT (w, i)) FROM {}") == [(240, 24)]
     for number in range(3):  # each added a column of its own at the same time as the others
-        query = f"SELECT count(own_{number}), sum(abs(own_{number} - i)), count(DISTINCT w) FROM {{}} WHERE own_{number} IS NOT NULL"
+        own = f"own_{number}"
+        query = f"SELECT count({own}), sum(abs({own} - i)), count(DISTINCT w) FROM {{}} WHERE {own} IS NOT NULL"
         assert rows(tmp_path, query) == [(80, 0, 1)]
     assert len(IcebergLake(tmp_path).history("t")) == 24
 
