@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow as pa  # noqa: TID253
 import pytest
 
 from millpond.core.errors import DataError, NotFound, SchemaMismatch
@@ -186,7 +186,7 @@ class TestValues:
 
     @pytest.mark.parametrize("type", [pa.timestamp("us"), pa.list_(pa.timestamp("ns"))])
     def test_naive_timestamps_are_refused(self, lake, type):
-        with pytest.raises(DataError, match='"when.*without a time zone'):
+        with pytest.raises(DataError, match=r'"when.*without a time zone'):
             lake.append("a", pa.table({"when": pa.array([None], type)}))
         assert not lake.exists("a")
 

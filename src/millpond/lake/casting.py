@@ -228,8 +228,8 @@ def _first_bad(
         if source.kind == "csv" and name not in source.header:
             continue
         found = engine.rows(
-            f"SELECT n, CAST({quoted(name)} AS VARCHAR) FROM (SELECT row_number() OVER () AS n, {quoted(name)}"
-            f" FROM {source.relation(nulls)}) WHERE {condition} ORDER BY n LIMIT 1"
+            f"SELECT __row, CAST({quoted(name)} AS VARCHAR) FROM (SELECT row_number() OVER () AS __row, {quoted(name)}"
+            f" FROM {source.relation(nulls)}) WHERE {condition} ORDER BY __row LIMIT 1"
         )
         if found:
             record, value = found[0]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millpond.lake.files import WAREHOUSE_PATH, LakeFileIO
+from millpond.lake.files import WAREHOUSE_PATH
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _BUSY_SECONDS = 60
 _LOCK_SECONDS = 60.0
 _CACHED_TABLES = 64
+_FILE_IO = "millpond.lake.file_io.LakeFileIO"
 
 NAMESPACE = "main"
 SEPARATOR = "."
@@ -74,7 +75,7 @@ def open_catalog(root: Path) -> SqlCatalog:
             **{
                 "uri": f"sqlite:///{database}?timeout={_BUSY_SECONDS}",
                 "warehouse": warehouse.as_uri(),
-                "py-io-impl": f"{LakeFileIO.__module__}.{LakeFileIO.__name__}",
+                "py-io-impl": _FILE_IO,
                 WAREHOUSE_PATH: str(warehouse),
             },
         )

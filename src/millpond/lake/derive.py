@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from millpond.core.errors import DataError, DefinitionError, MillpondError
 from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.definitions.tables import FunctionDerivation, SqlDerivation, Table
-from millpond.lake.duckdb_errors import translated
+from millpond.lake.duckdb_errors import translate
 from millpond.lake.keys import refuse_bad_keys, refuse_no_instant
 from millpond.lake.ports import Engine, Lake, Snapshot
 from millpond.lake.schema import column_hint, quoted
@@ -103,9 +103,9 @@ def _compute(engine: Engine, table: Table, inputs: Mapping[str, Snapshot]) -> st
     derivation = table.derivation
     if isinstance(derivation, SqlDerivation):
         where = f"{table.subject}, query at {table.declared_at}"
-        sql, before = _query(engine, table, derivation, inputs)
-        with _placed(where), translated(sql, where=where, lines_before=before + 1):
-            engine.execute(f"CREATE TEMP TABLE {_ROWS} AS\n{sql}")
+        sql = _query(engine, table, derivation, inputs)
+        with _placed(where, lines_before=1, tables=tuple(inputs)):
+            engine.execute(sql)
         return where
     assert isinstance(derivation, FunctionDerivation)
     function = derivation.function
@@ -117,8 +117,8 @@ def _compute(engine: Engine, table: Table, inputs: Mapping[str, Snapshot]) -> st
     return where
 
 
-def _query(engine: Engine, table: Table, derivation: SqlDerivation, inputs: Mapping[str, Snapshot]) -> tuple[str, int]:
-    """The query over its inputs, and the number of lines before the user's own."""
+def _query(engine: Engine, table: Table, derivation: SqlDerivation, inputs: Mapping[str, Snapshot]) -> str:
+    """A statement that runs the user's query over its inputs."""
     if derivation.engine != engine.dialect:
         raise DefinitionError(
             f'{table.subject} is written for engine "{derivation.engine}", and this profile runs "{engine.dialect}"',
@@ -128,8 +128,9 @@ def _query(engine: Engine, table: Table, derivation: SqlDerivation, inputs: Mapp
     named = ", ".join(
         f"{quoted(name)} AS NOT MATERIALIZED (SELECT * FROM {engine.scan(each)})" for name, each in inputs.items()
     )
-    head = f"WITH {named} SELECT * FROM (\n" if named else "SELECT * FROM (\n"
-    return f"{head}{derivation.query.strip().rstrip(';')}\n) AS derived", 1
+    head = f"WITH {named}" if named else ""
+    query = derivation.query.strip().rstrip(";")
+    return f"CREATE TEMP TABLE {_ROWS} AS {head} SELECT * FROM (\n{query}\n) AS derived"
 
 
 def _call(table: Table, function: Any, frames: list[Any]) -> Any:
@@ -152,9 +153,13 @@ def _call(table: Table, function: Any, frames: list[Any]) -> Any:
 
 
 def _failed(table: Table, function: Any, error: Exception) -> MillpondError:
+    import duckdb
+
     file = inspect.getsourcefile(function) or ""
     lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == file]
     where = f"{file}:{lines[-1]}" if lines else _place(function)
+    if isinstance(error, duckdb.Error):
+        return translate(error, where)
     first, _, rest = str(error).partition("\n")
     hint = rest.replace("Hint:", "").strip() or "see the columns of its inputs with `millpond table`"
     what = f"The function of {table.subject} fails: {first or type(error).__name__}"
@@ -167,15 +172,15 @@ def _place(function: Any) -> str:
 
 
 @contextmanager
-def _placed(where: str) -> Iterator[None]:
+def _placed(where: str, *, lines_before: int = 0, tables: Collection[str] = ()) -> Iterator[None]:
     """Say the user's place instead of generated SQL."""
     try:
         yield
     except MillpondError as error:
         cause = error.__cause__
-        if cause is None or where in error.where:
+        if not isinstance(cause, Exception):
             raise
-        raise type(error)(error.what, where=where, hint=error.hint) from cause
+        raise translate(cause, where, lines_before, tables) from cause
 
 
 def _refuse(engine: Engine, table: Table, where: str) -> None:

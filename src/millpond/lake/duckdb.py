@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import DataError
-from millpond.lake.duckdb_errors import translated
+from millpond.lake.duckdb_errors import excerpt, translate, translated
 from millpond.lake.ports import Snapshot
 from millpond.lake.scan import Scannable, scan_sql
 from millpond.lake.schema import literal, quoted
@@ -101,6 +101,8 @@ class DuckDBEngine:
             try:
                 with translated(sql):
                     yield from source
+            except (OSError, pa.ArrowException) as error:  # how Arrow hands on what DuckDB raised in mid-stream
+                raise translate(error, excerpt(sql)) from error
             finally:
                 cursor.close()
 

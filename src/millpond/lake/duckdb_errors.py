@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from millpond.core.errors import DataError, MillpondError, NotFound, Unavailable
+from millpond.core.names import did_you_mean
 from millpond.lake.schema import column_hint
 
 _NO_COLUMN = re.compile(r'[Cc]olumn "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
@@ -16,24 +17,25 @@ _LINE = re.compile(r"LINE (\d+):")
 
 
 @contextmanager
-def translated(sql: str, *, where: str = "", lines_before: int = 0) -> Iterator[None]:
-    """Raise errors of DuckDB as Millpond's.
-
-    Args:
-        sql: What was run; its beginning is said where nothing better is known.
-        where: The place in the user's files.
-        lines_before: Lines of `sql` that are not the user's.
-    """
+def translated(sql: str) -> Iterator[None]:
+    """Raise errors of DuckDB as Millpond's; the beginning of `sql` is said where nothing better is known."""
     import duckdb
 
     try:
         yield
     except duckdb.Error as error:
-        raise translate(error, where or _excerpt(sql), lines_before) from error
+        raise translate(error, excerpt(sql)) from error
 
 
-def translate(error: Exception, where: str, lines_before: int = 0) -> MillpondError:
-    """A Millpond error for an error of DuckDB."""
+def translate(error: Exception, where: str, lines_before: int = 0, tables: Collection[str] = ()) -> MillpondError:
+    """A Millpond error for an error of DuckDB.
+
+    Args:
+        error: What DuckDB raised, or what Arrow made of it.
+        where: The place in the user's files.
+        lines_before: Lines of the statement before the user's own.
+        tables: Relations that the user's query may name.
+    """
     import duckdb
 
     text = str(error)
@@ -47,8 +49,10 @@ def translate(error: Exception, where: str, lines_before: int = 0) -> MillpondEr
         hint = column_hint(name, known) if known else "see the columns of the table"
         return DataError(f'There is no column "{name}"', where=where, hint=hint)
     if (table := _NO_TABLE.search(text)) is not None:
-        return DataError(f'There is no table "{table.group(1)}" here', where=where, hint="name it among the inputs")
-    if isinstance(error, duckdb.OutOfMemoryException):
+        name = table.group(1)
+        hint = "name it among the inputs" + (f"; {did_you_mean(name, tables, noun='tables')}" if tables else "")
+        return DataError(f'There is no table "{name}" here', where=where, hint=hint)
+    if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in text:
         hint = "raise the memory limit, or free space in the directory for temporary files"
         return Unavailable(f"The query needs more memory than it may use: {_first(text)}", where=where, hint=hint)
     if isinstance(error, duckdb.IOException) and "No files found" in text:
@@ -64,6 +68,7 @@ def _first(text: str) -> str:
     return re.sub(r"^(?:[A-Z]\w+ )+Error: ", "", first)
 
 
-def _excerpt(sql: str) -> str:
+def excerpt(sql: str) -> str:
+    """The beginning of a query, on one line."""
     flat = " ".join(sql.split())
     return flat if len(flat) <= 200 else f"{flat[:197]}..."

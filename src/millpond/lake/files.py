@@ -10,13 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
-
-from pyiceberg.io.pyarrow import PyArrowFileIO  # noqa: TID253 - only imported by name, by the catalog
-
-if TYPE_CHECKING:
-    from pyiceberg.io import InputFile, OutputFile
 
 _LEVELS = 4
 
@@ -37,28 +31,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class LakeFileIO(PyArrowFileIO):  # type: ignore[misc]
-    """PyIceberg's file access, for the files of one warehouse only."""
-
-    def _local(self, location: str) -> str:
-        return str(local_path(Path(self.properties[WAREHOUSE_PATH]), location))
-
-    def new_input(self, location: str) -> InputFile:
-        return _renamed(super().new_input(self._local(location)), location)
-
-    def new_output(self, location: str) -> OutputFile:
-        path = self._local(location)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return _renamed(super().new_output(path), location)
-
-    def delete(self, location: str | InputFile | OutputFile) -> None:
-        name = location if isinstance(location, str) else location.location
-        super().delete(self._local(name))
-
-
-def _renamed(file: Any, location: str) -> Any:
-    """Let the file be known by its recorded location: it is what PyIceberg writes into manifests."""
-    file._location = location
-    return file

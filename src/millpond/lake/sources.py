@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,6 @@ _DELIMITERS = (",", "\t", ";", "|")
 _COPY_BYTES = 1 << 20
 _LINE = re.compile(r"CSV Error on Line: (\d+)")
 _WIDTH = re.compile(r"Expected Number of Columns: (\d+) Found: (\d+)")
-_JSON_LINE = re.compile(r"in (?:line|record/value) (\d+)")
 
 
 @dataclass(frozen=True)
@@ -265,12 +265,21 @@ def _unreadable(text: str, sources: Sequence[Source]) -> DataError | None:
             return DataError("A double quote is opened and never closed", where=where, hint='write " in a value as ""')
         return DataError(f"The line cannot be read: {_sentence(text)}", where=where)
     if "Malformed JSON" in text or "JSON" in text.split(":", maxsplit=1)[0]:
-        found = _JSON_LINE.search(text)
-        where = f"{source.label}, line {found.group(1)}" if found else source.label
-        return DataError(f"The line is not JSON: {text.rsplit(':', 1)[-1].strip()}", where=where)
+        return _bad_json(source)
     if source.kind == "parquet" and ("arquet" in text or "magic" in text):
         return DataError(f"{Path(source.label).name} is no readable Parquet file", where=source.label)
     return None
+
+
+def _bad_json(source: Source) -> DataError:
+    with source.path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                json.loads(line or b"{}")
+            except ValueError as error:
+                if line.strip():
+                    return DataError(f"The line is not JSON: {error}", where=f"{source.label}, line {number}")
+    return DataError("The file is not JSON lines", where=source.label, hint='one object a line, such as {"temp": 39}')
 
 
 def _sentence(text: str) -> str:

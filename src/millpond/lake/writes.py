@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,19 +93,22 @@ class _TableWrite:
     def __init__(self, lake: IcebergLake, request: Request) -> None:
         self.lake, self.request, self.table = lake, request, request.table
         self.staged: Staged
+        self._opened: DuckDBEngine | None = None
 
     def run(self, batches: Iterable[pa.RecordBatch]) -> Snapshot:
         schema = self._schema_after(self.lake.load(self.table))
         self.staged = self._stage(batches, self.request.rows.names, schema)
         try:
             if self.request.key:
-                with self._engine() as engine:
-                    staged = scan_sql(self._staged_plan(schema))
-                    refuse_bad_keys(engine, staged, self.request.key, f'rows for table "{self.table}"')
+                staged = scan_sql(self._staged_plan(schema))
+                refuse_bad_keys(self._engine(), staged, self.request.key, f'rows for table "{self.table}"')
             return retrying(self.lake.root, self.table, self._attempt)
         except MillpondError:  # raised only where nothing was committed
             self.staged.discard()
             raise
+        finally:
+            if self._opened is not None:
+                self._opened.close()
 
     def _schema_after(self, loaded: IcebergTable | None) -> Schema:
         if loaded is None:
@@ -125,15 +127,12 @@ class _TableWrite:
         columns = tuple(column for column in columns_of(schema) if column.name in self.staged.columns)
         return ScanPlan(tuple(map(str, self.staged.paths)), columns, types_of(schema), self.staged.rows)
 
-    @contextmanager
-    def _engine(self) -> Iterator[Engine]:
-        """An engine for key work, which spills below the lake."""
-        spill = self.lake.root / "scratch" / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        engine = DuckDBEngine(self.lake, temp_directory=spill)
-        try:
-            yield engine
-        finally:
-            engine.close()
+    def _engine(self) -> Engine:
+        """The engine for key work, which spills below the lake; made when it is first needed."""
+        if self._opened is None:
+            spill = self.lake.root / "scratch" / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            self._opened = DuckDBEngine(self.lake, temp_directory=spill)
+        return self._opened
 
     def _attempt(self) -> Snapshot:
         if (done := committed_before(self.lake, self.request)) is not None:
@@ -187,13 +186,12 @@ class _TableWrite:
                     where=f'table "{self.table}"',
                     hint=column_hint(name, [column.name for column in old.columns]),
                 )
-        with self._engine() as engine:
-            touched = files_with_keys(engine, old, new, key)
-            if not touched:
-                return [], None
-            part = replace(old, files=tuple(touched))
-            names = [column.name for column in old.columns]
-            kept = self._stage(rows_to_keep(engine, part, new, key), names, schema)
+        touched = files_with_keys(self._engine(), old, new, key)
+        if not touched:
+            return [], None
+        part = replace(old, files=tuple(touched))
+        names = [column.name for column in old.columns]
+        kept = self._stage(rows_to_keep(self._engine(), part, new, key), names, schema)
         return [live[path] for path in touched], kept
 
     def _discard_unless_committed(self, rewritten: Staged) -> None:

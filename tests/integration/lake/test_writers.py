@@ -1,13 +1,13 @@
 """Several processes write at once; processes are killed while they write."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from datetime import timedelta
 
+import pyarrow as pa  # noqa: TID253
 import pytest
 
 from millpond.lake.duckdb import DuckDBEngine
@@ -16,23 +16,45 @@ from millpond.lake.iceberg import IcebergLake
 pytestmark = pytest.mark.slow
 
 HEAD = """
-import sys
 from pathlib import Path
-import pyarrow as pa
+import pyarrow as pa  # noqa: TID253
 from millpond.lake.iceberg import IcebergLake
-lake, number = IcebergLake(Path(sys.argv[1])), int(sys.argv[2])
+lake = IcebergLake(Path(root))
 """
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["pyiceberg.catalog.sql", "pyiceberg.io.pyarrow", "duckdb", "millpond.lake.iceberg"])
 
 
 def start(root, body, number=0):
-    code = HEAD + textwrap.dedent(body)
-    return subprocess.Popen([sys.executable, "-c", code, str(root), str(number)], stdout=subprocess.PIPE, text=True)
+    """A process that runs `body`, with `lake`, its `number`, and `say` to tell its parent something."""
+    heard, spoken = SERVER.Pipe(duplex=False)
+    values = {"root": str(root), "number": number, "say": spoken.send}
+    process = SERVER.Process(target=exec, args=(HEAD + textwrap.dedent(body), values))
+    process.start()
+    spoken.close()
+    return process, heard
 
 
-def finish(processes):
-    for process in processes:
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, out
+def finish(started):
+    for process, heard in started:
+        process.join(timeout=120)
+        heard.close()
+        assert process.exitcode == 0
+
+
+def kill(process):
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(timeout=30)
+
+
+def said(heard):
+    """All that a dead process had said."""
+    found = []
+    try:
+        while True:
+            found.append(heard.recv())
+    except EOFError:
+        return found
 
 
 def rows(root, sql):
@@ -47,12 +69,14 @@ def rows(root, sql):
 def test_appends_of_processes_all_arrive_once(tmp_path):
     body = """
         for i in range(8):
-            lake.append("t", pa.table({"w": [number] * 10, "i": [i] * 10, f"own_{number}": [i] * 10}), token=f"{number}-{i}")
+            rows = pa.table({"w": [number] * 10, "i": [i] * 10, f"own_{number}": [i] * 10})
+            lake.append("t", rows, token=f"{number}-{i}")
     """
     finish([start(tmp_path, body, number) for number in range(3)])
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT (w, i)) FROM {}") == [(240, 24)]
     for number in range(3):  # each added a column of its own at the same time as the others
-        query = f"SELECT count(own_{number}), sum(abs(own_{number} - i)), count(DISTINCT w) FROM {{}} WHERE own_{number} IS NOT NULL"
+        own = f"own_{number}"
+        query = f"SELECT count({own}), sum(abs({own} - i)), count(DISTINCT w) FROM {{}} WHERE {own} IS NOT NULL"
         assert rows(tmp_path, query) == [(80, 0, 1)]
     assert len(IcebergLake(tmp_path).history("t")) == 24
 
@@ -74,16 +98,14 @@ def test_a_writer_killed_while_it_commits_loses_and_breaks_nothing(tmp_path):
     body = """
         for i in range(10_000):
             lake.upsert("t", pa.table({"k": list(range(100)), "i": [i] * 100}), ["k"])
-            print(i, flush=True)
+            say(i)
     """
     for delay in (0.0, 0.013, 0.04):
-        process = start(tmp_path, body)
-        acknowledged = [process.stdout.readline() for _ in range(3)]
+        process, heard = start(tmp_path, body)
+        acknowledged = [heard.recv() for _ in range(3)]
         time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
-        acknowledged += process.stdout.read().split()
-        process.wait(timeout=30)
-        last = int(acknowledged[-1])
+        kill(process)
+        last = (acknowledged + said(heard))[-1]
         [(count, keys, low, high)] = rows(tmp_path, "SELECT count(*), count(DISTINCT k), min(i), max(i) FROM {}")
         assert (count, keys) == (100, 100)
         assert low == high
@@ -97,22 +119,18 @@ def test_a_writer_killed_mid_stream_leaves_only_files_to_collect(tmp_path):
             for i in range(10_000):
                 yield pa.record_batch({"i": list(range(50_000))})
                 if i == 20:
-                    print("streaming", flush=True)
+                    say("streaming")
                     time.sleep(60)
         lake.append("t", pa.table({"i": [1]}), token="first")
         schema = pa.schema([("i", pa.int64())])
         lake.append("t", pa.RecordBatchReader.from_batches(schema, batches()))
     """
-    process = start(tmp_path, body)
-    assert process.stdout.readline() == "streaming\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-    process.stdout.close()
+    process, heard = start(tmp_path, body)
+    assert heard.recv() == "streaming"
+    kill(process)
     lake = IcebergLake(tmp_path)
     assert len(list(lake.warehouse.glob("main/t/data/*"))) == 2
     assert rows(tmp_path, "SELECT * FROM {}") == [(1,)]
-    import pyarrow as pa
-
     assert lake.append("t", pa.table({"i": [2]})).rows == 2
     for path in lake.warehouse.rglob("*.*"):
         os.utime(path, (0, 0))
@@ -141,9 +159,9 @@ def test_a_stream_is_written_in_bounded_memory(tmp_path):
         lake.append("t", pa.RecordBatchReader.from_batches(schema, batches(20)))
         small = peak()
         lake.append("t", pa.RecordBatchReader.from_batches(schema, batches(160)))
-        print(small, peak())
+        say((small, peak()))
     """
-    process = start(tmp_path, body)
-    out, _ = process.communicate(timeout=120)
-    small, large = map(int, out.split())
+    process, heard = start(tmp_path, body)
+    small, large = heard.recv()
+    process.join(timeout=30)
     assert large - small < 60, "240 MiB of rows were written"
