@@ -44,7 +44,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     process.stdout.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must be gone before other modules run theirs
 def chromium() -> Iterator[Browser]:
     """A real browser; never left out silently."""
     from playwright.sync_api import sync_playwright

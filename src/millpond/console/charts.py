@@ -50,11 +50,11 @@ def metric_line(versions: Sequence[VersionSummary], metric: str, width: int = 56
     values = [value for _, value in found]
     low, high = min(values), max(values)
     spread = (high - low) or 1.0
-    margin = 14
+    margin, below = 14, 22
     points = tuple(
         Point(
             round(margin + index * (width - 2 * margin) / (len(found) - 1), 1),
-            round(margin + (high - value) / spread * (height - 2 * margin), 1),
+            round(margin + (high - value) / spread * (height - margin - margin - below), 1),
             value,
             version,
         )

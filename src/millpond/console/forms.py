@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from millpond.console.rendering import sentence
 from millpond.core.errors import MillpondError
 from millpond.core.time import format_instant
 from millpond.platform.read_models import RequestField
@@ -110,7 +111,7 @@ def refused(form: Filled, error: MillpondError) -> Filled:
 
 def in_words(error: MillpondError) -> str:
     """An error as one line: what is wrong, and what to do."""
-    return f"{error.what} {error.hint[:1].upper()}{error.hint[1:]}".strip()
+    return f"{error.what} {sentence(error.hint)}".strip()
 
 
 def _text(example: Any) -> str:

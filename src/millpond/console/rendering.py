@@ -52,7 +52,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=count, number=number, percent=percent, instant=instant, ago=ago, value=value, short=short, seconds=seconds
+        count=count,
+        number=number,
+        percent=percent,
+        instant=instant,
+        ago=ago,
+        value=value,
+        short=short,
+        sentence=sentence,
+        seconds=seconds,
     )
     environment.globals.update(link=link)
     return environment
@@ -74,7 +82,7 @@ def number(measured: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{share * 100:.1f} %"
+    return f"{share * 100:.1f}%"
 
 
 def seconds(length: float | None) -> str:
@@ -123,6 +131,11 @@ def value(found: Any) -> Markup:
     if isinstance(found, (Mapping, list, tuple)):
         return Markup("<code>{}</code>").format(json.dumps(found, default=str, ensure_ascii=False))
     return escape(str(found))
+
+
+def sentence(text: str) -> str:
+    """A hint as it stands on a page: with a capital."""
+    return text[:1].upper() + text[1:]
 
 
 def short(text: str | None, length: int = 10) -> str:

@@ -13,7 +13,7 @@ import pytest
 from starlette.applications import Starlette
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # the client asks for another HTTP library than ours
+    warnings.simplefilter("ignore")  # the client asks for another HTTP library than ours
     from starlette.testclient import TestClient
 
 HERE = Path(__file__).parent

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Launch = Callable[..., tuple[Any, dict[str, Any]]]
 WaitUntil = Callable[..., None]
 

@@ -59,7 +59,7 @@ def test_the_prediction_form_answers(faces: Any) -> None:
     assert "<html" in whole.text
     partial = browser.post("/models/late_arrival/predict", data=form, headers={"hx-request": "true"})
     assert "<html" not in partial.text
-    assert "62.3 %" in partial.text
+    assert "62.3%" in partial.text
     receipt = re.search(r'href="(/predictions/[^"]+)"', partial.text)
     assert receipt
     page = browser.get(receipt[1])
@@ -115,7 +115,7 @@ def test_error_pages_are_pages(faces: Any) -> None:
     browser = faces.browser()
     missing = browser.get("/tables/fligths")
     assert missing.status_code == 404
-    assert "did you mean &#39;flights&#39;" in missing.text
+    assert "Did you mean &#39;flights&#39;" in missing.text
     assert browser.get("/nothing").status_code == 404
     waiting = browser.get("/mlflow/")
     assert (waiting.status_code, waiting.headers["retry-after"]) == (503, "2")

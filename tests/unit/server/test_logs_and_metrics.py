@@ -17,8 +17,8 @@ def test_a_log_keeps_within_its_cap(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
-    log = CappedLog(tmp_path / "worker.log")
     (tmp_path / "worker.log").mkdir()
+    log = CappedLog(tmp_path / "worker.log")
     log.write(b"lost\n")
 
 
