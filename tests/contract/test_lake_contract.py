@@ -320,7 +320,7 @@ class TestTimeTravel:
         with pytest.raises(NotFound, match="no snapshot at 2020"):
             lake.snapshot("flights", T0)
         with pytest.raises(DataError, match="names no time zone"):
-            lake.snapshot("flights", datetime(2020, 1, 1))  # noqa: DTZ001
+            lake.snapshot("flights", datetime(2020, 1, 1))
 
 
 class TestUpkeep:

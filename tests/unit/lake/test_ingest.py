@@ -138,7 +138,7 @@ class TestReading:
             assert read(done.snapshot) == expected
 
     def test_naive_arrow_timestamps_need_the_zone(self, lake, engine, read):
-        rows = pa.table({"t": pa.array([datetime(2013, 1, 1, 5)], pa.timestamp("ms"))})  # noqa: DTZ001
+        rows = pa.table({"t": pa.array([datetime(2013, 1, 1, 5)], pa.timestamp("ms"))})
         with pytest.raises(DataError, match='"t" holds timestamps without a time zone'):
             ingest(lake, engine, mp.Table("t"), rows)
         done = ingest(lake, engine, mp.Table("t", zone="America/New_York", time="t"), rows)

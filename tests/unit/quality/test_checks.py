@@ -176,4 +176,4 @@ def test_checks_that_cannot_be_run(run, engine, snapshots):
         run(mp.check("odd", mp.col("origin") > mp.col("delay")))
     assert "test_checks.py" in caught.value.where
     with pytest.raises(DefinitionError, match="names no time zone"):
-        run(mp.in_range("at", min=datetime(2013, 1, 1)))  # noqa: DTZ001
+        run(mp.in_range("at", min=datetime(2013, 1, 1)))
