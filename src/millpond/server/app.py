@@ -144,10 +144,10 @@ async def _serving(running: Parts) -> Literal["ready", "starting"]:
     return "ready" if await running.serving.fetch("/v2/health/ready", timeout=1.0) is not None else "starting"
 
 
-def _waiting_page(error: Unavailable) -> ASGIApp:
+def _waiting_page(error: Unavailable, again: int | None) -> ASGIApp:
     async def respond(scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope)
-        await error_page(request, 503, error, refresh=2)(scope, receive, send)
+        await error_page(request, 503, error, refresh=again)(scope, receive, send)
 
     return respond
 
