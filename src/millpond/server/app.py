@@ -23,6 +23,7 @@ from millpond.console import STATIC
 from millpond.console.pages import Console
 from millpond.console.rendering import error_page
 from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
+from millpond.core.fingerprints import fingerprint
 from millpond.platform.read_models import Operations, Reader
 from millpond.server import api
 from millpond.server.errors import headers_of, status_of
@@ -47,7 +48,7 @@ class Services:
         operations: What is done.
         worker: Unix socket of the serving worker.
         version: Millpond's version.
-        cookie: Name of the session cookie; differs by project, as browsers share cookies between ports.
+        cookie: Name of the session cookie, from `session_cookie`.
     """
 
     access: AccessStore
@@ -56,6 +57,11 @@ class Services:
     worker: Path
     version: str
     cookie: str = "millpond_session"
+
+
+def session_cookie(state: Path) -> str:
+    """Name of a project's session cookie: its own, as browsers share cookies between the ports of a host."""
+    return f"millpond_{fingerprint(str(state.resolve()))[:8]}"
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,10 @@ async def _serving(running: Parts) -> Literal["ready", "starting"]:
     return "ready" if await running.serving.fetch("/v2/health/ready", timeout=1.0) is not None else "starting"
 
 
-def _waiting_page(error: Unavailable) -> ASGIApp:
+def _waiting_page(error: Unavailable, again: int | None) -> ASGIApp:
     async def respond(scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope)
-        await error_page(request, 503, error, refresh=2)(scope, receive, send)
+        await error_page(request, 503, error, refresh=again)(scope, receive, send)
 
     return respond
 

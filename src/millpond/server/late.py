@@ -32,10 +32,13 @@ class LateApp:
     Args:
         name: What it is called in messages, such as "MLflow".
         prefix: Such as "/mlflow".
-        waiting: The page for a browser while the application is not there, given the error that says so.
+        waiting: The page for a browser while the application is not there, given the error that says so, and seconds
+            until it should be asked for again (None: it will not come).
     """
 
-    def __init__(self, name: str, prefix: str, waiting: Callable[[Unavailable], ASGIApp] | None = None) -> None:
+    def __init__(
+        self, name: str, prefix: str, waiting: Callable[[Unavailable, int | None], ASGIApp] | None = None
+    ) -> None:
         self.name = name
         self.prefix = prefix
         self._waiting = waiting
@@ -79,7 +82,7 @@ class LateApp:
         else:
             error = Unavailable(f"{self.name} is starting; this takes up to half a minute.", hint="try again")
         if self._waiting is not None and "text/html" in Headers(scope=scope).get("accept", ""):
-            return self._waiting(error)
+            return self._waiting(error, None if self._failure else 2)
         return JSONResponse(error.to_dict(), status_of(error), headers_of(error))
 
 

@@ -15,7 +15,7 @@ from faces_example import ExamplePlatform  # noqa: E402
 from millpond.access.local import local_admin  # noqa: E402
 from millpond.access.store import AccessStore  # noqa: E402
 from millpond.core.errors import MillpondError  # noqa: E402
-from millpond.server.app import Services  # noqa: E402
+from millpond.server.app import Services, session_cookie  # noqa: E402
 from millpond.server.control import serve  # noqa: E402
 from millpond.server.processes import Child  # noqa: E402
 from millpond.server.sockets import part_socket  # noqa: E402
@@ -39,7 +39,8 @@ def main() -> int:
     admin = local_admin(state)
     worker = part_socket(state / "run", "inference")
     platform = ExamplePlatform(state)
-    services = Services(AccessStore.open(state / "platform.db"), platform, platform, worker, "0.0.0")
+    access = AccessStore.open(state / "platform.db")
+    services = Services(access, platform, platform, worker, "0.0.0", session_cookie(state))
     children = [Child("inference", [sys.executable, str(HERE / "faces_worker.py"), str(worker)], socket=worker)]
 
     def announce(banner) -> None:

@@ -130,6 +130,7 @@ def test_mlflow_that_cannot_be_loaded_is_said_so(faces: Any) -> None:
     faces.parts.mlflow.load(broken)
     page = faces.browser().get("/mlflow/")
     assert (page.status_code, "no disk space" in page.text) == (503, True)
+    assert "http-equiv" not in page.text
     assert faces.client().get("/healthz").json()["mlflow"] == "failed"
 
 
@@ -141,3 +142,13 @@ def test_the_tampered_log_is_said_so(faces: Any, tmp_path: Any) -> None:
         raw.execute("DROP TRIGGER audit_refuses_update")
         raw.execute("UPDATE audit SET who = 'bob' WHERE sequence = 1")
     assert "has been tampered with" in faces.browser().get("/audit").text
+
+
+def test_the_overview_asks_again_while_a_deployment_starts(faces: Any) -> None:
+    browser = faces.browser()
+    assert "hx-trigger" not in browser.get("/").text
+    faces.platform._deployed = "starting"
+    assert 'hx-trigger="every 2s"' in browser.get("/").text
+    piece = browser.get("/", headers={"hx-request": "true"}).text
+    assert piece.lstrip().startswith('<div id="walk"')
+    assert "<html" not in piece
