@@ -1,8 +1,8 @@
 """The walk on the flights written by hand, with the same libraries called directly and nothing of Millpond's.
 
-What an expert would write as one script: read the files, keep them as Iceberg tables, derive, join features in SQL, fit,
-judge, draw, log to MLflow, register, and try the model in a new process. No keys are checked, nothing is reproducible, a
-crash leaves what it leaves: that is what Millpond is measured against.
+What an expert would write as one script: read the files, keep them as Iceberg tables, derive, join features in SQL,
+fit, judge, draw, log to MLflow, register, and try the model in a new process. No keys are checked, nothing is
+reproducible, a crash leaves what it leaves: that is what Millpond is measured against.
 
     python -m benchmarks.walk_bare FOLDER
 """
@@ -25,26 +25,27 @@ WEATHER = """SELECT origin, time_hour AS observed_at, temp, dewp, humid, wind_di
 FEATURES = """
 WITH examples AS (SELECT * FROM flights WHERE arr_delay IS NOT NULL),
 traffic AS (
-    SELECT flight_id, avg(d) OVER w1 AS mean_delay_1h, avg(d) OVER w3 AS mean_delay_3h, avg(d) OVER w24 AS mean_delay_24h,
+    SELECT flight_id, avg(d) OVER w1 AS mean_delay_1h, avg(d) OVER w3 AS mean_delay_3h,
+        avg(d) OVER w24 AS mean_delay_24h,
         max(d) OVER w3 AS worst_delay_3h, count(e) OVER w1 AS departures_1h, count(e) OVER w3 AS departures_3h, asks
     FROM (SELECT origin, departed_at AS t, dep_delay AS d, 1 AS e, NULL AS flight_id, FALSE AS asks FROM flights
             WHERE departed_at IS NOT NULL
           UNION ALL SELECT origin, scheduled_at, NULL, NULL, flight_id, TRUE FROM examples)
-    WINDOW w1 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 1 HOUR PRECEDING AND INTERVAL 1 MICROSECOND PRECEDING),
-        w3 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 3 HOUR PRECEDING AND INTERVAL 1 MICROSECOND PRECEDING),
-        w24 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 24 HOUR PRECEDING AND INTERVAL 1 MICROSECOND PRECEDING)),
+    WINDOW w1 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 1 HOUR PRECEDING AND $before),
+        w3 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 3 HOUR PRECEDING AND $before),
+        w24 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 24 HOUR PRECEDING AND $before)),
 landings AS (
     SELECT flight_id, avg(d) OVER w3 AS mean_arrival_delay_3h, max(d) OVER w24 AS worst_arrival_24h, asks
     FROM (SELECT origin, arrived_at AS t, arr_delay AS d, NULL AS flight_id, FALSE AS asks FROM flights
             WHERE arrived_at IS NOT NULL
           UNION ALL SELECT origin, scheduled_at, NULL, flight_id, TRUE FROM examples)
-    WINDOW w3 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 3 HOUR PRECEDING AND INTERVAL 1 MICROSECOND PRECEDING),
-        w24 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 24 HOUR PRECEDING AND INTERVAL 1 MICROSECOND PRECEDING)),
+    WINDOW w3 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 3 HOUR PRECEDING AND $before),
+        w24 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 24 HOUR PRECEDING AND $before)),
 rain AS (
     SELECT flight_id, sum(p) OVER w6 AS precip_6h, asks
     FROM (SELECT origin, observed_at AS t, precip AS p, NULL AS flight_id, FALSE AS asks FROM weather
           UNION ALL SELECT origin, scheduled_at, NULL, flight_id, TRUE FROM examples)
-    WINDOW w6 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 6 HOUR PRECEDING AND INTERVAL 1 MICROSECOND PRECEDING))
+    WINDOW w6 AS (PARTITION BY origin ORDER BY t RANGE BETWEEN INTERVAL 6 HOUR PRECEDING AND $before))
 SELECT e.flight_id, e.scheduled_at, e.arr_delay >= 30 AS label, e.arrived_at,
     t.* EXCLUDE (flight_id, asks), l.* EXCLUDE (flight_id, asks), r.precip_6h,
     CASE WHEN w.observed_at >= e.scheduled_at - INTERVAL 3 HOUR THEN w.temp END AS temp,
@@ -86,7 +87,7 @@ def main(folder: Path) -> None:
     lap("ingest")
     derive(connection, catalog)
     lap("derive")
-    rows = connection.sql(FEATURES).to_arrow_table()
+    rows = connection.sql(FEATURES.replace("$before", "INTERVAL 1 MICROSECOND PRECEDING")).to_arrow_table()
     keep(catalog, "training", rows)
     lap("training set")
     fitted = fit(rows)
