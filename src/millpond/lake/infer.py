@@ -43,7 +43,8 @@ def is_kind(column: str, kind: str) -> str:
         longer = f"{_matches(column, _LONG_INTEGER)} AND TRY_CAST({column} AS BIGINT) IS NOT NULL"
         return f"({_matches(column, _SHORT_INTEGER)} OR ({longer}))"
     if kind == "float":
-        return f"({_matches(column, _NUMBER)} AND TRY_CAST({column} AS DOUBLE) IS NOT NULL)"
+        value = f"TRY_CAST({column} AS DOUBLE)"  # a number over the range of float64 would become infinite
+        return f"({_matches(column, _NUMBER)} AND (NOT isinf({value}) OR contains(lower({column}), 'inf')))"
     if kind == "date":
         return f"({_matches(column, _DATE)} AND TRY_CAST({column} AS DATE) IS NOT NULL)"
     if kind == "instant":
