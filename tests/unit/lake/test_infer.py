@@ -1,5 +1,7 @@
 import pytest
 
+from millpond.lake.duckdb import DuckDBEngine
+from millpond.lake.iceberg import IcebergLake
 from millpond.lake.infer import KINDS, cast_sql, infer, is_kind
 from millpond.lake.schema import literal
 
@@ -43,6 +45,13 @@ TEXTS = {
     "": set(),
     "JFK": set(),
 }
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    engine = DuckDBEngine(IcebergLake(tmp_path_factory.mktemp("lake")), threads=1)
+    yield engine
+    engine.close()
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=repr)
