@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from millpond.core.errors import DataError
 from millpond.definitions.tables import Table
-from millpond.lake.infer import KINDS, cast_sql, is_kind, read_survivors, survivors_sql
+from millpond.lake.infer import cast_sql, infer, is_kind
 from millpond.lake.ports import Engine
 from millpond.lake.schema import column_hint, literal, quoted
 from millpond.lake.sources import Source, line_of
@@ -105,7 +105,7 @@ def source_columns(
     _refuse_missing(table, sources, described)
     reading = _Reading(engine, relation, sources, table)
     text = _text_columns(sources, described)
-    kinds = _infer(engine, relation, [name for name in text if name not in table.types])
+    kinds = infer(engine, relation, [name for name in text if name not in table.types])
     columns = []
     for name, type in described.items():
         declared = table.types.get(name)
@@ -139,17 +139,6 @@ def _refuse_missing(table: Table, sources: Sequence[Source], described: Mapping[
                 where=", ".join(source.label for source in sources[:3]),
                 hint=column_hint(name, list(described)),
             )
-
-
-def _infer(engine: Engine, relation: str, names: Sequence[str]) -> dict[str, str]:
-    """The kind of each text column: candidates are struck out by the first rows, then by all of them."""
-    candidates: dict[str, list[str]] = {name: list(KINDS) for name in names}
-    if not candidates:
-        return {}
-    _, candidates = read_survivors(engine.rows(survivors_sql(relation, candidates, sample=True))[0], candidates)
-    query = survivors_sql(relation, candidates, sample=False)
-    filled, left = read_survivors(engine.rows(query)[0], candidates)
-    return {name: (left[name] or ["string"])[0] if name in filled else "null" for name in names}
 
 
 def _inferred(reading: _Reading, name: str, kind: str, existing: str | None) -> SourceColumn:

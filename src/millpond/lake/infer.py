@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from millpond.lake.ports import Engine
 from millpond.lake.schema import literal, quoted
 
 _SAMPLE_ROWS = 5_000
 
+_WHOLE = r"(0|[1-9][0-9]*)"
 _INTEGER = r"\s*[+-]?[0-9]+\s*"
-_NUMBER = r"\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|(?i:nan|inf|infinity))\s*"
-_LEADING_ZERO = r"\s*[+-]?0[0-9]+.*"
-_LONG_INTEGER = r"\s*[+-]?[0-9]{16,}\s*"
+_SHORT_INTEGER = r"\s*[+-]?(0|[1-9][0-9]{0,17})\s*"  # fits in 64 bits whatever its digits
+_LONG_INTEGER = r"\s*[+-]?[1-9][0-9]{18}\s*"
+_NUMBER = (
+    rf"\s*[+-]?(({_WHOLE}[.][0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?|{_WHOLE}[eE][+-]?[0-9]+"
+    r"|0|[1-9][0-9]{0,14}|(?i:nan|inf|infinity))\s*"
+)
 _DATE = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*"
 _TIME = r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
 _NAIVE = rf"\s*[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[ T]{_TIME}\s*"
@@ -35,16 +40,11 @@ def is_kind(column: str, kind: str) -> str:
     if kind == "bool":
         return f"lower(trim({column})) IN ('true', 'false')"
     if kind == "int":
-        return (
-            f"({_matches(column, _INTEGER)} AND NOT {_matches(column, _LEADING_ZERO)}"
-            f" AND TRY_CAST({column} AS BIGINT) IS NOT NULL)"
-        )
+        longer = f"{_matches(column, _LONG_INTEGER)} AND TRY_CAST({column} AS BIGINT) IS NOT NULL"
+        return f"({_matches(column, _SHORT_INTEGER)} OR ({longer}))"
     if kind == "float":
-        ordinary = f"NOT {_matches(column, _LEADING_ZERO.replace('.*', '([^0-9.].*)?'))}"
-        return (
-            f"({_matches(column, _NUMBER)} AND {ordinary} AND NOT {_matches(column, _LONG_INTEGER)}"
-            f" AND TRY_CAST({column} AS DOUBLE) IS NOT NULL)"
-        )
+        value = f"TRY_CAST({column} AS DOUBLE)"  # a number over the range of float64 would become infinite
+        return f"({_matches(column, _NUMBER)} AND (NOT isinf({value}) OR contains(lower({column}), 'inf')))"
     if kind == "date":
         return f"({_matches(column, _DATE)} AND TRY_CAST({column} AS DATE) IS NOT NULL)"
     if kind == "instant":
@@ -73,18 +73,36 @@ def survivors_sql(relation: str, candidates: Mapping[str, Sequence[str]], *, sam
     return f"SELECT {', '.join(parts)} FROM {source}"
 
 
-def read_survivors(
-    row: Sequence[bool], candidates: Mapping[str, Sequence[str]]
-) -> tuple[set[str], dict[str, list[str]]]:
-    """The columns that have values, and the candidates that held, from the row of `survivors_sql`."""
-    filled, left, position = set(), {}, 0
+def infer(engine: Engine, relation: str, names: Sequence[str]) -> dict[str, str]:
+    """The kind of each text column: one of `KINDS`, "string", or "null" where it has no values.
+
+    The first rows strike out most candidates. Then all rows are asked for the narrowest that is left; only columns
+    for which it fails are asked again.
+    """
+    kinds: dict[str, str] = {}
+    candidates = _ask(engine, relation, dict.fromkeys(names, KINDS), sample=True)[1]
+    while open_ := {name: left[:1] for name, left in candidates.items() if name not in kinds}:
+        filled, held = _ask(engine, relation, open_, sample=False)
+        for name in open_:
+            if held[name] or not candidates[name]:
+                kinds[name] = (held[name] or ["string"])[0] if name in filled else "null"
+            candidates[name] = candidates[name][1:]
+    return kinds
+
+
+def _ask(
+    engine: Engine, relation: str, candidates: Mapping[str, Sequence[str]], *, sample: bool
+) -> tuple[set[str], dict[str, Sequence[str]]]:
+    """The columns that have values, and the candidates that hold for all of their values."""
+    filled: set[str] = set()
+    left: dict[str, Sequence[str]] = {}
+    if not candidates:
+        return filled, left
+    answers = iter(engine.rows(survivors_sql(relation, candidates, sample=sample))[0])
     for name, kinds in candidates.items():
-        if row[position]:
+        if next(answers):
             filled.add(name)
-        left[name] = [
-            kind for kind, held in zip(kinds, row[position + 1 : position + 1 + len(kinds)], strict=True) if held
-        ]
-        position += 1 + len(kinds)
+        left[name] = [kind for kind in kinds if next(answers)]
     return filled, left
 
 

@@ -15,7 +15,7 @@ from millpond.lake.iceberg import IcebergLake
 KEYS = st.tuples(st.integers(0, 5), st.sampled_from(["a", "b", "'", ""]))
 VALUES = st.one_of(st.none(), st.floats(width=64), st.integers(-3, 3).map(float))
 ROWS = st.lists(st.tuples(KEYS, VALUES), max_size=8)
-STEPS = st.lists(st.tuples(st.sampled_from(["upsert", "upsert", "overwrite"]), ROWS), min_size=1, max_size=6)
+STEPS = st.lists(st.tuples(st.sampled_from(["upsert", "upsert", "overwrite"]), ROWS), min_size=1, max_size=4)
 
 
 def table(rows):
@@ -33,7 +33,7 @@ def kept(value):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS)
 def test_the_table_is_what_a_dictionary_says(steps):
     with tempfile.TemporaryDirectory() as directory:
