@@ -95,7 +95,8 @@ class LakeFeaturizer:
         given = " AND ".join(f'"{key}" IS NOT NULL' for key in entity.keys)
         known = " UNION ".join(f"SELECT {keys} FROM {self._engine.scan(each.snapshot)}" for each in _by_source(views))
         found = self._engine.rows(
-            f"SELECT DISTINCT {keys} FROM {_SPINE} ANTI JOIN ({known}) USING ({keys}) WHERE {given} LIMIT 5"
+            f"SELECT DISTINCT {keys} FROM {_SPINE} AS asked ANTI JOIN ({known}) AS known USING ({keys}) "
+            f"WHERE {given} LIMIT 5"
         )
         if found:
             values = ", ".join(repr(row[0] if len(row) == 1 else row) for row in found)

@@ -69,7 +69,17 @@ class Platform:
         from millpond.lake.duckdb import DuckDBEngine
 
         profile = self.settings.profile
-        return DuckDBEngine(self.lake, threads=profile.threads, memory_limit=profile.memory_limit)
+        return DuckDBEngine(
+            self.lake,
+            threads=profile.threads,
+            memory_limit=profile.memory_limit,
+            temp_directory=self.scratch / "spill",
+        )
+
+    @property
+    def scratch(self) -> Path:
+        """Where temporary files go; what killed processes leave there is collected with the lake's garbage."""
+        return self.settings.lake / "scratch"
 
     @contextmanager
     def engine(self) -> Iterator[DuckDBEngine]:

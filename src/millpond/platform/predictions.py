@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import NotFound, RequestError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which the champion of a model is taken to be the same.
 CHAMPION_MAX_AGE = 1.0
+
+_LOG_SNAPSHOTS = 30
 
 
 def load_predictor(platform: Platform, version: Version, log: PredictionSink, engine: DuckDBEngine) -> Predictor:
@@ -165,14 +168,24 @@ def predict_batch(platform: Platform, model: str, source: str, target: str) -> S
 
 
 def flush(platform: Platform) -> int:
-    """Move finished segments of the prediction log into the lake, each exactly once; how many predictions."""
+    """Move finished segments of the prediction log into the lake, each exactly once; how many predictions.
+
+    The snapshots that they were made from are kept from expiry, for their receipts. The log's own old snapshots are
+    let go, so that appending to it stays fast.
+    """
     from millpond.serving.prediction_log import drain
     from millpond.serving.prediction_table import PREDICTIONS
 
     def write(rows: pa.Table, token: str) -> object:
+        for text in rows["snapshots"].unique().to_pylist():
+            for table, number in json.loads(str(text)).items():
+                platform.lake.pin(platform.lake.snapshot(table, number), f"receipts-{number}")
         return platform.lake.append(PREDICTIONS, rows, token=token)
 
-    return drain(platform.settings.spool, write).predictions
+    moved = drain(platform.settings.spool, write).predictions
+    if moved and len(platform.lake.history(PREDICTIONS)) > 2 * _LOG_SNAPSHOTS:
+        platform.lake.expire(PREDICTIONS, keep_last=_LOG_SNAPSHOTS, older_than=timedelta(minutes=10))
+    return moved
 
 
 def records_to_arrow(records: Sequence[Mapping[str, Any]], served: ServedModel) -> pa.Table:

@@ -51,7 +51,7 @@ def ingest(
         hint = f"name files (`millpond ingest {name} FILE ...`) or declare source= on the table"
         raise NotFound(f"There is nothing to ingest into {name}", where=str(table.declared_at), hint=hint)
     with step(platform.listener, f"ingest {name}") as current, platform.engine() as engine:
-        result = ingest_files(platform.lake, engine, table, paths, mode=mode, force=force)
+        result = ingest_files(platform.lake, engine, table, paths, mode=mode, force=force, scratch=platform.scratch)
         rows = f"{result.snapshot.rows:,} rows"
         if result.skipped:
             current.up_to_date(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ def train(platform: Platform, name: str, *, force: bool = False) -> TrainResult:
         if known is not None and not force:
             current.up_to_date(f"version {known.number}")
             return TrainResult(known, False, (), False, platform.store.report(known))
+        # The model store takes seconds to load; it does so beside the fit.
+        threading.Thread(target=platform.store.make_ready, daemon=True).start()
         champion = _champion(platform, model, examples)
         trained = _fit(platform, model, examples, champion, current)
         current.detail = _headline(trained)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
+import httpx
 from starlette.types import ASGIApp
 
 from millpond import __version__
 from millpond.access.local import local_admin
 from millpond.core.errors import MillpondError
-from millpond.core.fingerprints import fingerprint
 from millpond.platform.operations import PlatformOperations
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush
 from millpond.platform.reader import PlatformReader
-from millpond.server.app import Services
+from millpond.server.app import Services, session_cookie
 from millpond.server.control import Banner, serve
 from millpond.server.processes import Child
+from millpond.server.sockets import part_socket
 from millpond.settings.project import Settings
 
 _FLUSH_SECONDS = 5.0
+_WORKER_FIRST_SECONDS = 30.0
 _log = logging.getLogger("millpond.server")
 
 
@@ -35,16 +40,15 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
         ready: Called with the server's address and a one-time login address, once it answers.
     """
     settings = platform.settings
-    settings.run.mkdir(parents=True, exist_ok=True)
     admin = local_admin(settings.state, platform.user)
-    socket = settings.run / "serving.sock"
+    socket = part_socket(settings.run, "serving")
     services = Services(
         access=platform.access,
         reader=PlatformReader(settings, platform.definitions),
         operations=PlatformOperations(settings, socket),
         worker=socket,
         version=__version__,
-        cookie=f"millpond_{fingerprint(str(settings.root))}",
+        cookie=session_cookie(settings.state),
     )
     command = [sys.executable, "-m", "millpond.server.worker", "--project", str(settings.root)]
     command += ["--profile", settings.profile_name, "--socket", str(socket)]
@@ -58,6 +62,7 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
     def load_mlflow() -> ASGIApp:
         from millpond.registry.mlflow_app import mlflow_application
 
+        _wait_for(socket)
         return mlflow_application(settings.tracking_database, settings.artifacts)
 
     try:
@@ -74,6 +79,18 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
     finally:
         stopping.set()
         flusher.join(timeout=_FLUSH_SECONDS)
+
+
+def _wait_for(socket: Path) -> None:
+    """Let the serving worker start first: importing MLflow takes seconds of processor time, and nobody waits for it."""
+    transport = httpx.HTTPTransport(uds=str(socket))
+    deadline = time.monotonic() + _WORKER_FIRST_SECONDS
+    with httpx.Client(transport=transport, base_url="http://worker", timeout=1.0) as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get("/v2/health/ready").is_success:
+                    return
+            time.sleep(0.1)
 
 
 def _keep_flushing(settings: Settings, stopping: threading.Event) -> None:
