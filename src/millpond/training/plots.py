@@ -88,11 +88,11 @@ def residuals(details: RegressionDetails) -> str:
     return out[0]
 
 
-def importance(found: Sequence[Importance], metric: str) -> str:
-    """Bars of the most important, the first on top."""
+def importance(found: Sequence[Importance], metric: str, of: str) -> str:
+    """Bars of the most important `of` them ("inputs", "feature views"), the first on top."""
     shown = list(found[:MOST_BARS])[::-1]
     label = METRIC_LABELS.get(metric, metric)
-    with _figure(8.6, 0.7 + 0.24 * len(shown), f"Importance by loss of {label}") as (axes, out):
+    with _figure(8.6, 0.7 + 0.24 * len(shown), f"Importance of {of} by {label}") as (axes, out):
         names = [each.name if each.inputs == 1 else f"{each.name} ({each.inputs} features)" for each in shown]
         losses = [each.loss for each in shown]
         axes.barh(names, losses, color=_ACCENT, height=0.66, xerr=[each.spread for each in shown], ecolor=_MUTED)

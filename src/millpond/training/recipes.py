@@ -34,7 +34,9 @@ Preprocessing = Literal["trees", "linear", "dense", "own"]
 MAX_TREES = 1000
 PATIENCE = 30
 
-#: The most threads for fitting; and rows below which one is fastest (waiting for each other costs more than it gives).
+#: The most threads for fitting; and rows below which one is fastest. Threads wait for each other at every split of a
+#: tree, so one core that is busy elsewhere stalls them all (two threads on two busy cores took seven times as long as
+#: one): half of the cores are left to others. The result is the same for every number.
 MAX_THREADS = 4
 ONE_THREAD_ROWS = 20_000
 
@@ -97,7 +99,7 @@ def threads(rows: int) -> int:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         available = os.cpu_count() or 1
-    return min(MAX_THREADS, available)
+    return max(1, min(MAX_THREADS, available // 2))
 
 
 def recipe(model: Model, rows: int) -> Recipe:

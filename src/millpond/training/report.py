@@ -124,9 +124,9 @@ def _plots(trained: Trained) -> dict[str, str]:
     if evaluation.regression is not None:
         found["residuals"] = plots.residuals(evaluation.regression)
     importances = evaluation.importance
-    found["importance"] = plots.importance(importances.by_input, importances.metric)
+    found["importance"] = plots.importance(importances.by_input, importances.metric, "inputs")
     if importances.by_group:
-        found["importance_by_group"] = plots.importance(importances.by_group, importances.metric)
+        found["importance_by_group"] = plots.importance(importances.by_group, importances.metric, "feature views")
     if trained.tuning is not None and len(trained.tuning.trials) > 1:
         found["tuning"] = plots.tuning(trained.tuning, higher=METRICS[trained.task][trained.tuning.metric])
     return found
