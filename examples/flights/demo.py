@@ -49,11 +49,11 @@ def main() -> None:
     subprocess.run([*MILLPOND, "trace", ids[-1]], check=True)
     print(f"\nThe whole walk took {time.perf_counter() - began:.1f} s.")
     print(f"Report: {trained['report']}")
-    here = os.path.relpath(PROJECT)
+    millpond = f"{os.path.relpath(MILLPOND[0])} --project {os.path.relpath(PROJECT)}"
     print("\nNow try:")
-    print(f"  cd {here} && uv run millpond up              # the same in a browser")
-    print(f"  cd {here} && uv run millpond predict late_arrival --batch flights --to scores")
-    print(f"  cd {here} && uv run millpond table history flights")
+    print(f"  {millpond} up                # the same in a browser")
+    print(f"  {millpond} predict late_arrival --batch flights --to scores")
+    print(f"  {millpond} table history flights")
 
 
 def say(title: str) -> None:

@@ -5,6 +5,8 @@
 Importing this package loads no heavy library.
 """
 
+from typing import TYPE_CHECKING
+
 from millpond.core.errors import MillpondError
 from millpond.definitions.checks import (
     accepted_values,
@@ -35,7 +37,28 @@ from millpond.definitions.gates import at_least, at_most, beats_baseline, beats_
 from millpond.definitions.models import Classification, Model, Regression, Split, Tune
 from millpond.definitions.tables import Table, sql_table, table
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from millpond.platform.platform import Platform
+
 __version__ = "0.1.0"
+
+
+def open(folder: "str | Path | None" = None, *, profile: str | None = None) -> "Platform":
+    """The platform of the project at or above `folder` (default: the working folder), under a profile.
+
+    The functions of `millpond.platform` take it: `tables.ingest(platform, "flights")`, `train.train(platform, "late")`,
+    `predictions.predict_rows(platform, "late", rows)`.
+
+    Raises:
+        NotFound: There is no `millpond.toml`.
+        SettingsError: It is wrong.
+    """
+    from millpond.platform.platform import open_project
+
+    return open_project(folder, profile=profile)
+
 
 __all__ = [
     "Classification",
@@ -65,6 +88,7 @@ __all__ = [
     "min",
     "not_null",
     "nunique",
+    "open",
     "request_features",
     "row_count",
     "sql_table",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.serving.predictor import Predictor
 
-#: Seconds for which the champion of a model is taken to be the same.
-CHAMPION_MAX_AGE = 1.0
-
 _LOG_SNAPSHOTS = 30
 
 
@@ -40,83 +35,6 @@ def load_predictor(platform: Platform, version: Version, log: PredictionSink, en
     loaded = versions.load(platform, version)
     featurizer = LakeFeaturizer(loaded.model, loaded.served, engine, CurrentSnapshots(platform.lake))
     return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
-
-
-class ServedModels:
-    """The versions that a serving process answers with, loaded when first asked for. Safe across threads.
-
-    A promoted version is taken between two requests, within `CHAMPION_MAX_AGE` seconds and the time that loading
-    it takes; the one before answers meanwhile.
-    """
-
-    def __init__(self, platform: Platform, log: PredictionSink) -> None:
-        self._platform = platform
-        self._log = log
-        self._lock = threading.Lock()
-        self._loaded: dict[tuple[str, int], Predictor] = {}
-        self._champions: dict[str, tuple[float, int]] = {}
-
-    def names(self) -> list[str]:
-        """Models that have a champion, sorted."""
-        return sorted(name for name in self._platform.store.models() if self._champion(name) is not None)
-
-    def get(self, model: str, version: str | None = None) -> Predictor:
-        """The predictor of a version (default: the champion).
-
-        Raises:
-            NotFound: No such model or version, or no version serves.
-            Unavailable: The version cannot be loaded here.
-        """
-        number = self._champion(model) if version is None else self._number(model, version)
-        if number is None:
-            raise self._no_champion(model)
-        with self._lock:
-            found = self._loaded.get((model, number))
-            if found is None:
-                known = self._platform.store.version(model, number)
-                found = load_predictor(self._platform, known, self._log, self._platform.new_engine())
-                self._loaded[model, number] = found
-        return found
-
-    def warm(self, model: str) -> None:
-        """Load a model's champion and score a row of its examples, unlogged, so that no request waits for that.
-
-        Raises:
-            MillpondError: It cannot be loaded, or cannot score.
-        """
-        predictor = self.get(model)
-        found = versions.load(self._platform, self._platform.store.version(model, predictor.served.version))
-        columns = ", ".join(f'"{column.name}"' for column in predictor.served.columns)
-        present = " AND ".join(f'"{column.name}" IS NOT NULL' for column in predictor.served.columns if column.required)
-        examples = self._platform.lake.snapshot(found.model.examples.name)
-        with self._platform.engine() as engine:
-            rows = engine.reader(
-                f"SELECT {columns} FROM {engine.scan(examples)} WHERE {present or 'true'} LIMIT 1"
-            ).read_all()
-        if rows.num_rows:
-            predictor.score(rows, None)
-
-    def _champion(self, model: str) -> int | None:
-        asked, number = self._champions.get(model, (float("-inf"), 0))
-        if time.monotonic() - asked > CHAMPION_MAX_AGE:
-            version = versions.champion(self._platform, model)
-            if version is None:
-                return None
-            number = version.number
-            self._champions[model] = (time.monotonic(), number)
-        return number
-
-    def _number(self, model: str, version: str) -> int:
-        if not version.isdigit():
-            raise NotFound(f"Model {model!r} has no version {version!r}", hint="versions are numbers: 1, 2, 3 ...")
-        return int(version)
-
-    def _no_champion(self, model: str) -> NotFound:
-        known = self._platform.store.models()
-        if model in known:
-            hint = f"promote a version: millpond deploy {model} VERSION"
-            return NotFound(f"No version of model {model!r} serves", hint=hint)
-        return NotFound(f"There is no model {model!r}", hint=did_you_mean(model, known, noun="models"))
 
 
 def predict_rows(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from millpond.core.errors import MillpondError
 from millpond.platform.platform import open_project
-from millpond.platform.predictions import ServedModels
+from millpond.platform.served import ServedModels
 from millpond.server.inference import Limits, inference_app
 from millpond.server.inference_worker import serve_socket
 from millpond.serving.prediction_log import PredictionLog
@@ -36,10 +36,10 @@ def main() -> None:
 
 
 def _warm(models: ServedModels) -> None:
-    """Load what will be asked for, and ask it once; what cannot be loaded says so when it is asked for."""
+    """Load what will be asked for; what cannot be loaded says so when it is asked for."""
     for name in models.names():
         try:
-            models.warm(name)
+            models.get(name)
         except MillpondError:
             continue
 

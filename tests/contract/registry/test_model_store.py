@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pandas as pd  # noqa: TID253
+import pandas as pd
 import pytest
 
 from millpond.core.errors import NotFound, VersionRefused

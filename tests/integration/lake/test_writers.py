@@ -7,7 +7,7 @@ import textwrap
 import time
 from datetime import timedelta
 
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 from millpond.lake.duckdb import DuckDBEngine

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd  # noqa: TID253
+import pandas as pd
 import pytest
 
 from millpond.registry.environment import installed_packages, platform_name, python_version

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd  # noqa: TID253
+import pandas as pd
 import pytest
 
 from millpond.core.errors import Unavailable, VersionRefused

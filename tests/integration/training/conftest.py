@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 import millpond as mp

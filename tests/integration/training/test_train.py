@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
-from sklearn.ensemble import RandomForestClassifier  # noqa: TID253
-from sklearn.impute import SimpleImputer  # noqa: TID253
-from sklearn.linear_model import LogisticRegression  # noqa: TID253
-from sklearn.pipeline import make_pipeline  # noqa: TID253
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from skrub import TableVectorizer
 
 import millpond as mp

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import duckdb  # noqa: TID253
+import duckdb
 import narwhals as nw
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 
 from millpond.lake.ports import Column, Snapshot
 

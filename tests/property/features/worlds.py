@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 from hypothesis import strategies as st
 
 import millpond as mp

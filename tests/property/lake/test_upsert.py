@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

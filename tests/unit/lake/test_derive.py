@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import narwhals as nw
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 import millpond as mp

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import narwhals as nw
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 from millpond.core.errors import DataError, Unavailable

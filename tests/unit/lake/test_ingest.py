@@ -5,8 +5,8 @@ from decimal import Decimal
 from importlib.metadata import files
 from pathlib import Path
 
-import pyarrow as pa  # noqa: TID253
-import pyarrow.parquet as pq  # noqa: TID253
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import millpond as mp

@@ -1,6 +1,6 @@
 from datetime import UTC, date, datetime, timedelta
 
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 import millpond as mp

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 from millpond.serving.ports import Featurized, Prediction, RequestColumn, ServedModel

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd  # noqa: TID253
+import pandas as pd
 import pytest
-from sklearn.calibration import CalibratedClassifierCV  # noqa: TID253
-from sklearn.ensemble import RandomForestClassifier  # noqa: TID253
-from sklearn.linear_model import LogisticRegression  # noqa: TID253
-from sklearn.pipeline import Pipeline, make_pipeline  # noqa: TID253
-from sklearn.preprocessing import StandardScaler  # noqa: TID253
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from millpond.core.errors import TrainingError
 from millpond.training.estimators import handles_frames, resolve, set_seeds

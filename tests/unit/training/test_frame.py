@@ -4,7 +4,7 @@ import decimal
 from datetime import UTC, datetime
 
 import numpy as np
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 from millpond.core.errors import DataError

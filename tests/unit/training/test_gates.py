@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 import millpond as mp

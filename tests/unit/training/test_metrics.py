@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, log_loss  # noqa: TID253
+from sklearn.metrics import f1_score, log_loss
 
 from millpond.definitions.gates import METRICS
 from millpond.training.evaluation import calibration, classification_details, regression_details, thin

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from sklearn.linear_model import LogisticRegression  # noqa: TID253
-from sklearn.pipeline import make_pipeline  # noqa: TID253
-from sklearn.preprocessing import StandardScaler  # noqa: TID253
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import millpond as mp
 from millpond.core.errors import TrainingError

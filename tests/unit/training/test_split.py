@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 import millpond as mp

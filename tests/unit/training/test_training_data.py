@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
-import pyarrow as pa  # noqa: TID253
+import pyarrow as pa
 import pytest
 
 from millpond.core.errors import TrainingError
