@@ -150,8 +150,8 @@ def error_page() -> str:
         lines.append(f"| {name} | {first} | {code} | {status_of(kind('x'))} | {retry} |")
     lines += [
         "",
-        "Exit code 2 is a wrong command line, 70 a defect of Millpond, 130 Ctrl-C. The routes of the inference protocol,",
-        "below `/v2`, answer a RequestError with 400.",
+        "Exit code 2 is a wrong command line, 70 a defect of Millpond, 130 Ctrl-C. The routes of the inference",
+        "protocol, below `/v2`, answer a RequestError with 400.",
     ]
     return "\n".join(lines) + "\n"
 
