@@ -58,6 +58,7 @@ def test_features_are_what_the_oracle_says(data: st.DataObject, engine: Any, ora
 
 
 @given(data=st.data())
+@settings(max_examples=settings().max_examples // 2)
 def test_no_row_that_is_not_visible_changes_a_feature(
     data: st.DataObject, engine: Any, oracle: Any, worlds: Any
 ) -> None:
