@@ -135,8 +135,7 @@ def _latest_by_hand(case: Case) -> str:
 
 def by_frames(engine: Any, case: Case) -> str:
     """Events and examples in one relation, a RANGE frame a window; what most experts would write."""
-    if case.late:
-        return by_range_join(engine, case)
+    del engine
     frames = ", ".join(
         f"w_{over} AS (PARTITION BY account ORDER BY ts RANGE BETWEEN INTERVAL '{seconds} seconds' PRECEDING "
         "AND INTERVAL '1 microsecond' PRECEDING)"
@@ -173,7 +172,8 @@ def by_range_join(engine: Any, case: Case) -> str:
     return f"""
         WITH joined AS (
             SELECT l.example, count(*) AS v__n, {values} FROM examples l JOIN events e
-            ON e.account = l.account AND e.ts < l.asked AND e.known < l.asked GROUP BY l.example)
+            ON e.account = l.account AND e.ts < l.asked {"AND e.known < l.asked" if case.late else ""}
+            GROUP BY l.example)
         SELECT example, coalesce(v__n, 0) AS v__n, {names}, v__last_amount, v__last_balance, v__last_category
         FROM ({_latest_by_hand(case)}) LEFT JOIN joined USING (example)"""
 
@@ -238,7 +238,17 @@ def _window_names() -> list[str]:
     return [f"coalesce(v__n_{o}, 0) AS v__n_{o}, v__cents_{o}, v__mean_{o}, v__top_{o}" for o in _WINDOWS]
 
 
-WAYS = {"millpond": by_millpond, "frames": by_frames, "tiles": by_tiles}
+WAYS = {"millpond": by_millpond, "frames": by_frames, "range join": by_range_join, "tiles": by_tiles}
+
+
+def ways(case: Case) -> list[str]:
+    """Those that are exact on the case, and end in good time.
+
+    Frames cannot tell when a row became known; a range join compares each example with every row of its entity.
+    """
+    unfit = {"frames"} if case.late else set()
+    unfit |= {"range join"} if case.events / case.entities > 1000 else set()
+    return [way for way in WAYS if way not in unfit]
 
 
 def generate(case: Case, folder: Path) -> None:
@@ -286,7 +296,7 @@ def generate(case: Case, folder: Path) -> None:
 
 
 def measure(case: Case, way: str, folder: Path) -> dict[str, float]:
-    """Run one way in a fresh process: seconds of the join and the write, and peak memory in MiB."""
+    """Run one way in a fresh process: seconds of the join and the write, of the processors, and peak memory in MiB."""
     command = [sys.executable, "-m", "benchmarks.training_set", case.name, way, str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -301,7 +311,8 @@ def child(case: Case, way: str, folder: Path) -> None:
     query = WAYS[way](engine, case)
     engine.execute(f"COPY ({query}) TO '{folder / way}.parquet' (FORMAT parquet)")
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "MiB": used.ru_maxrss / 1024}))
 
 
 def differences(case: Case, way: str, folder: Path) -> int:
@@ -326,13 +337,13 @@ def run() -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             generate(case, folder)
-            taken: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+            taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways(case)}
             for number in range(_REPEATS):
                 for way, seen in taken.items():
                     if number and way != "millpond" and seen[0]["seconds"] > 2 * _fastest(taken):
                         continue  # hopeless, and it would only lengthen the run
                     seen.append(measure(case, way, folder))
-            wrong = {way: differences(case, way, folder) for way in WAYS if way != "millpond"}
+            wrong = {way: differences(case, way, folder) for way in ways(case) if way != "millpond"}
         rows += _report(case, taken, wrong)
     return rows
 
@@ -357,6 +368,13 @@ def _report(case: Case, taken: dict[str, list[dict[str, float]]], wrong: dict[st
         "note": f"{shape}; {ours['seconds']:.2f} s, by hand: {others}",
     }
     yield {
+        "name": f"{name}: processor time",
+        "value": ours["cpu"] / min(one["cpu"] for one in best.values()),
+        "goal": 1.3,
+        "unit": "x least by hand",
+        "note": f"{ours['cpu']:.2f} s, by hand: " + ", ".join(f"{way} {one['cpu']:.2f} s" for way, one in best.items()),
+    }
+    yield {
         "name": f"{name}: memory",
         "value": ours["MiB"] / best[rival]["MiB"],
         "goal": 1.3,
@@ -375,7 +393,7 @@ def _report(case: Case, taken: dict[str, list[dict[str, float]]], wrong: dict[st
         "value": sum(wrong.values()),
         "goal": 0,
         "unit": "values",
-        "note": "from both hand-written ways; floating means to a relative 1e-9, everything else exactly",
+        "note": "from the hand-written ways; floating means to a relative 1e-9, everything else exactly",
     }
 
 

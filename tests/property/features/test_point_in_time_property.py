@@ -57,7 +57,18 @@ def test_features_are_what_the_oracle_says(data: st.DataObject, engine: Any, ora
     assert_same(world, compute(engine, world, tile_rows), expected)
 
 
+@given(seed=st.integers(0, 2**32), tile_rows=st.sampled_from([8.0, 1.0, 0.1]))
+@settings(max_examples=settings().max_examples // 2)
+def test_crowded_worlds_are_what_the_oracle_says(
+    seed: int, tile_rows: float, engine: Any, oracle: Any, worlds: Any
+) -> None:
+    world = worlds.crowded_world(seed)
+    expected = [oracle.features_at(world.view, world.rows, row, row["at"]) for row in world.spine]
+    assert_same(world, compute(engine, world, tile_rows), expected)
+
+
 @given(data=st.data())
+@settings(max_examples=settings().max_examples // 2)
 def test_no_row_that_is_not_visible_changes_a_feature(
     data: st.DataObject, engine: Any, oracle: Any, worlds: Any
 ) -> None:

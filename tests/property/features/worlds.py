@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -146,3 +147,54 @@ def worlds(draw: st.DrawFn, most: int = 25) -> World:
         where = dict(spine[-1]) if again else {"g": draw(groups()), "h": draw(st.sampled_from([1, 2])), "at": draw(at)}
         spine.append({**where, "row": number})
     return World(view, events, spine)
+
+
+def crowded_world(seed: int) -> World:
+    """A larger world than `worlds` draws: few entities and instants, so that everything happens at once."""
+    random = Random(seed)
+    known, key = random.choice([None, "known", "known", "known"]), random.choice(["id", ("name", "id"), ()])
+    table = mp.Table("events", key=key, time="time", known=known)
+    features: list[mp.Features] = []
+    for over in ("1us", "1s", "5s", "40s", "2m", None):
+        number, column = random.choice(NUMBERS), random.choice(COLUMNS)
+        features += [mp.count(over=over), mp.sum(number, over=over), mp.mean(number, over=over)]
+        features += [mp.std(number, over=over), mp.min(column, over=over), mp.max(column, over=over)]
+        features += [mp.nunique(column, over=over), mp.first("text", over=over), mp.latest("whole", within=over)]
+    view = mp.Features(
+        "view",
+        entity=mp.Entity("thing", key="g"),
+        source=table,
+        every=random.choice([None, None, None, "7s"]),
+        **{f"f{number}": each for number, each in enumerate(random.sample(features, 24))},
+    )
+    length, lates = (
+        random.choice([20, 100, 400]),
+        random.choice([[0, 0, 0, 3], [1, 2, 5, 40], [0, -5, 5, 60, 119, 120, 121]]),
+    )
+    events = [_crowded_row(random, number, length, lates) for number in range(random.choice([30, 150]))]
+    ends = [time for row in events for time in (row["time"], row["known"])]
+    spine = []
+    for number in range(100):
+        back = timedelta(seconds=random.choice([0, 0, 0, 1, 5, 40, 120]), microseconds=random.choice([0, 0, 0, 0, 1]))
+        g = random.choice(["a", "a", "a", "b", "c"])
+        spine.append({"row": number, "g": g, "h": 1, "at": random.choice(ends) + back})
+    return World(view, events, spine)
+
+
+def _crowded_row(random: Random, number: int, length: int, lates: list[int]) -> dict[str, Any]:
+    time = EPOCH + timedelta(seconds=random.randrange(-length // 2, length // 2))
+    values = {
+        "whole": random.choice([number, number, 2**40 + number, -number]),
+        "small": random.randrange(-5, 5),
+        "real": random.choice([0.1, 0.2, -0.3, 7.25, 1e6]),
+        "round": float(random.randrange(-9, 9)),
+        "money": Decimal(random.randrange(-500, 500)) / 100,
+        "huge": Decimal(random.randrange(-3, 3)) * Decimal("1e30"),
+        "text": f"t{number}",
+        "flag": random.random() < 0.5,
+        "day": date(2020, 1, 1) + timedelta(days=random.randrange(9)),
+        "stamp": time,
+    }
+    values = {name: None if random.random() < 0.1 else value for name, value in values.items()}
+    row = {"g": random.choice(["a", "a", "a", "b"]), "h": 1, "id": (number * 7919) % 1009, "name": random.choice("xy")}
+    return {**row, "time": time, "known": time + timedelta(seconds=random.choice(lates)), **values}

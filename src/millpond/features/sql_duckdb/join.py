@@ -238,7 +238,9 @@ def _check_sums(engine: Engine, computed: Computed, plan: ViewPlan) -> None:
     for feature in computed.features:
         if feature.is_integer_sum and feature.column is not None:
             name = quote(feature.name)
-            lowest, highest = engine.rows(f"SELECT min({name}), max({name}) FROM {computed.relation}")[0]
+            # as text: sums have 128 bits, which engines need not hand over
+            least, most = f"min({name})::VARCHAR", f"max({name})::VARCHAR"
+            lowest, highest = engine.rows(f"SELECT {least}, {most} FROM {computed.relation}")[0]
             if lowest is not None and (int(lowest) < -_LARGEST - 1 or int(highest) > _LARGEST):
                 raise DataError(
                     f"The sum {feature.name} reaches {highest if int(highest) > _LARGEST else lowest}, "

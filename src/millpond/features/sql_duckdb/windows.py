@@ -120,7 +120,7 @@ def _measures(features: tuple[Feature, ...]) -> list[_Measure]:
             add(f"m_{each.kind}_{slot}", slot, each.kind)
         else:
             if each.kind != "sum":
-                add(f"m_n_{slot}", f"({slot} IS NOT NULL)::BIGINT" if each.column else "1::BIGINT", "sum")
+                add(f"m_n_{slot}", f"({slot} IS NOT NULL)::DOUBLE" if each.column else "1::DOUBLE", "sum")
             if each.kind != "count":
                 add(f"m_sum_{slot}", _summand(each), "sum")
             if each.kind == "std":  # squares of the differences from the tile's mean; a single row has none
