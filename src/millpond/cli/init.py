@@ -25,4 +25,7 @@ def command(
 
         created = create_project(folder, data or [])
         output.data({"project": created}, f"made a project in {created}")
-        output.next(f"cd {folder}", "then edit definitions.py, and: millpond ingest, millpond train, millpond up")
+        away = created != Path.cwd()
+        output.next(
+            f"cd {folder}" if away else "edit definitions.py", "then: millpond ingest, millpond train, millpond up"
+        )

@@ -65,7 +65,7 @@ def create_project(folder: Path, data: Sequence[Path] = ()) -> Path:
     for path in data:
         if not path.is_file():
             raise NotFound(f"There is no file {path}", hint="--data takes a CSV, Parquet or JSON lines file")
-    tables = {_fit(path.name.split(".")[0], "data"): path.resolve() for path in data}
+    tables = {_fit(path.name.split(".")[0], "data"): _from(folder, path) for path in data}
     declared = "".join(_TABLE.format(name=name, source=path.as_posix()) for name, path in tables.items())
     body = declared or _TABLE.format(name="customers", source="data/customers.csv").replace("\n", "\n# ").rstrip("# ")
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +78,12 @@ def create_project(folder: Path, data: Sequence[Path] = ()) -> Path:
         ignored.write_text(".millpond/\n__pycache__/\n", encoding="utf-8")
     (folder / FILE_NAME).write_text(_SETTINGS.format(name=_fit(folder.name, "project")), encoding="utf-8")
     return folder
+
+
+def _from(folder: Path, path: Path) -> Path:
+    """How the project names a file: relative where it lies in the project."""
+    file = path.resolve()
+    return file.relative_to(folder) if file.is_relative_to(folder) else file
 
 
 def _fit(text: str, default: str) -> str:

@@ -40,3 +40,9 @@ def test_a_missing_data_file_leaves_nothing(tmp_path):
     with pytest.raises(NotFound, match="no file"):
         create_project(tmp_path / "p", [tmp_path / "no.csv"])
     assert not (tmp_path / "p").exists()
+
+
+def test_data_in_the_project_is_named_relative_to_it(tmp_path):
+    (tmp_path / "orders.csv").write_text("id\n1\n")
+    create_project(tmp_path, [tmp_path / "orders.csv"])
+    assert load_definitions(tmp_path / "definitions.py").tables["orders"].sources == ("orders.csv",)
