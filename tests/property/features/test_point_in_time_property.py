@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from millpond.features.explain import explain
 from millpond.features.plan import plan_views
 from millpond.features.ports import PinnedView
 from millpond.features.sql_duckdb.join import DuckDBDialect
+
+pytestmark = pytest.mark.timeout(7200)  # the full profile takes its time
 
 
 def compute(engine: Any, world: Any, tile_rows: float = 1.0) -> list[dict[str, Any]]:
@@ -53,18 +56,18 @@ def assert_same(world: Any, found: list[dict[str, Any]], expected: list[dict[str
 def test_features_are_what_the_oracle_says(data: st.DataObject, engine: Any, oracle: Any, worlds: Any) -> None:
     world = data.draw(worlds.worlds())
     expected = [oracle.features_at(world.view, world.rows, row, row["at"]) for row in world.spine]
-    tile_rows = data.draw(st.sampled_from([8.0, 1.0, 0.3, 0.01]))
+    tile_rows = data.draw(st.sampled_from([8.0, 1.0, 0.3, 0.01, 1e-9]))
     assert_same(world, compute(engine, world, tile_rows), expected)
 
 
-@given(seed=st.integers(0, 2**32), tile_rows=st.sampled_from([8.0, 1.0, 0.1]))
+@given(seed=st.integers(0, 2**32))
 @settings(max_examples=settings().max_examples // 2)
-def test_crowded_worlds_are_what_the_oracle_says(
-    seed: int, tile_rows: float, engine: Any, oracle: Any, worlds: Any
-) -> None:
+def test_crowded_worlds_are_what_the_oracle_says(seed: int, engine: Any, oracle: Any, worlds: Any) -> None:
+    """With `tile_rows` next to nothing a tile is a microsecond wide, and whole seconds are ends of tiles."""
     world = worlds.crowded_world(seed)
     expected = [oracle.features_at(world.view, world.rows, row, row["at"]) for row in world.spine]
-    assert_same(world, compute(engine, world, tile_rows), expected)
+    for tile_rows in (8.0, 0.3, 1e-9):
+        assert_same(world, compute(engine, world, tile_rows), expected)
 
 
 @given(data=st.data())
