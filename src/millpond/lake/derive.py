@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from millpond.core.errors import DataError, DefinitionError, MillpondError
 from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.definitions.tables import FunctionDerivation, SqlDerivation, Table
-from millpond.lake.duckdb_errors import translated
+from millpond.lake.duckdb_errors import explain_expression, translated
 from millpond.lake.keys import refuse_bad_keys, refuse_no_instant
 from millpond.lake.ports import Engine, Lake, Snapshot
 from millpond.lake.schema import column_hint, quoted
@@ -139,7 +139,7 @@ def _call(table: Table, function: Any, frames: list[Any]) -> Any:
     try:
         frame = function(*frames)
     except Exception as error:
-        raise _failed(table, function, error) from error
+        raise _failed(table, function, error, frames) from error
     if isinstance(frame, nw.LazyFrame):
         return frame
     if isinstance(frame, nw.DataFrame):
@@ -151,14 +151,13 @@ def _call(table: Table, function: Any, frames: list[Any]) -> Any:
     )
 
 
-def _failed(table: Table, function: Any, error: Exception) -> MillpondError:
+def _failed(table: Table, function: Any, error: Exception, frames: Sequence[Any]) -> MillpondError:
     file = inspect.getsourcefile(function) or ""
     lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == file]
     where = f"{file}:{lines[-1]}" if lines else _place(function)
-    first, _, rest = str(error).partition("\n")
-    hint = rest.replace("Hint:", "").strip() or "see the columns of its inputs with `millpond table`"
-    what = f"The function of {table.subject} fails: {first or type(error).__name__}"
-    return DataError(what, where=where, hint=" ".join(hint.split()))
+    columns = dict.fromkeys(name for frame in frames for name in frame.collect_schema().names())
+    what, hint = explain_expression(error, list(columns))
+    return DataError(f"The function of {table.subject} fails: {what}", where=where, hint=hint)
 
 
 def _place(function: Any) -> str:
