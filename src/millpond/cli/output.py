@@ -13,6 +13,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -124,7 +125,9 @@ def failures(output: Output) -> Iterator[None]:
     except KeyboardInterrupt:
         output.say("stopped")
         raise SystemExit(130) from None
-    except (RuntimeError, OSError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except Exception as error:
         raise SystemExit(output.crash(error)) from error
 
 

@@ -112,7 +112,7 @@ def refuse(problems: Iterable[Problem]) -> None:
     """Raise a `DefinitionError` that lists the problems, if there are any."""
     listed = list(dict.fromkeys(problems))
     if listed:
-        raise DefinitionError(_listing(listed), hint="mend the lines above; nothing was run")
+        raise DefinitionError(_listing(listed), hint="mend the lines above, then run the command again")
 
 
 def _add(each: object, found: dict[int, Definition]) -> None:

@@ -14,6 +14,7 @@ from millpond.features.layout import Layout, lay_out
 from millpond.features.point_in_time import dialect_of, join_features
 from millpond.features.ports import AT, LABEL, LABEL_KNOWN, PinnedView, TrainingSetColumns
 from millpond.features.request import apply_request_features, check_row_wise
+from millpond.lake.duckdb_errors import explain_expression
 from millpond.lake.ports import Engine, Snapshot
 
 if TYPE_CHECKING:
@@ -144,10 +145,11 @@ def _chosen(engine: Engine, model: Model, examples: Snapshot, columns: Sequence[
     except MillpondError:
         raise
     except Exception as error:  # the user's expressions fail in as many ways as there are
+        what, hint = explain_expression(error, examples.column_names)
         raise DefinitionError(
-            f"The label or where expression of {model.subject} does not work on {examples}: {error}",
+            f"The label or where expression of {model.subject} does not work on {examples}: {what}",
             where=str(model.declared_at),
-            hint="the table has the columns " + ", ".join(examples.column_names),
+            hint=hint,
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from millpond.core.errors import DataError
+from millpond.core.errors import DataError, SchemaMismatch
 from millpond.definitions.tables import Table
 from millpond.lake.infer import cast_sql, infer, is_kind
 from millpond.lake.ports import Engine
@@ -34,6 +34,15 @@ _EXISTING = {
     "date": "DATE",
     "timestamptz": "TIMESTAMPTZ",
     "binary": "BLOB",
+}
+_KIND_OF_EXISTING = {
+    "boolean": "bool",
+    "int": "int",
+    "long": "int",
+    "float": "float",
+    "double": "float",
+    "date": "date",
+    "timestamptz": "instant",
 }
 
 
@@ -147,9 +156,25 @@ def _inferred(reading: _Reading, name: str, kind: str, existing: str | None) -> 
         return SourceColumn(name, column)  # text in the table already, or text in quotes
     if kind == "null" and existing in _EXISTING:
         return SourceColumn(name, f"CAST(NULL AS {_EXISTING[existing]})")
+    if kind == "string" and existing in _KIND_OF_EXISTING:
+        _refuse_text(reading, name, existing)
     if kind in ("naive", "stamp") and table.zone is None:
         raise _naive(table, name, _first_bad(reading.engine, sources, table.nulls, name, is_kind(column, "naive")))
     return SourceColumn(name, cast_sql(column, kind, table.zone))
+
+
+def _refuse_text(reading: _Reading, name: str, existing: str) -> None:
+    column, table = quoted(name), reading.table
+    value = cast_sql(column, _KIND_OF_EXISTING[existing], table.zone)
+    bad = f"({column} IS NOT NULL AND {value} IS NULL)"
+    where, found = _first_bad(reading.engine, reading.sources, table.nulls, name, bad)
+    if found:
+        raise SchemaMismatch(
+            f'Column "{name}" is {existing} in the table, and "{found}" is not',
+            where=where,
+            hint=f'mend the value, declare it null with nulls=, or, if "{name}" is to become text,'
+            f' declare types={{"{name}": "string"}} and overwrite the table',
+        )
 
 
 def _naive(table: Table, name: str, found: tuple[str, str]) -> DataError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from millpond.core.errors import DataError, DefinitionError, MillpondError
 from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.definitions.tables import FunctionDerivation, SqlDerivation, Table
-from millpond.lake.duckdb_errors import translate
+from millpond.lake.duckdb_errors import explain_expression, translate
 from millpond.lake.keys import refuse_bad_keys, refuse_no_instant
 from millpond.lake.ports import Engine, Lake, Snapshot
 from millpond.lake.schema import column_hint, quoted
@@ -140,7 +140,7 @@ def _call(table: Table, function: Any, frames: list[Any]) -> Any:
     try:
         frame = function(*frames)
     except Exception as error:
-        raise _failed(table, function, error) from error
+        raise _failed(table, function, error, frames) from error
     if isinstance(frame, nw.LazyFrame):
         return frame
     if isinstance(frame, nw.DataFrame):
@@ -152,7 +152,7 @@ def _call(table: Table, function: Any, frames: list[Any]) -> Any:
     )
 
 
-def _failed(table: Table, function: Any, error: Exception) -> MillpondError:
+def _failed(table: Table, function: Any, error: Exception, frames: Sequence[Any]) -> MillpondError:
     import duckdb
 
     file = inspect.getsourcefile(function) or ""
@@ -160,10 +160,9 @@ def _failed(table: Table, function: Any, error: Exception) -> MillpondError:
     where = f"{file}:{lines[-1]}" if lines else _place(function)
     if isinstance(error, duckdb.Error):
         return translate(error, where)
-    first, _, rest = str(error).partition("\n")
-    hint = rest.replace("Hint:", "").strip() or "see the columns of its inputs with `millpond table`"
-    what = f"The function of {table.subject} fails: {first or type(error).__name__}"
-    return DataError(what, where=where, hint=" ".join(hint.split()))
+    columns = dict.fromkeys(name for frame in frames for name in frame.collect_schema().names())
+    what, hint = explain_expression(error, list(columns))
+    return DataError(f"The function of {table.subject} fails: {what}", where=where, hint=hint)
 
 
 def _place(function: Any) -> str:

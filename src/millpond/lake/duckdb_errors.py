@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from millpond.core.errors import DataError, MillpondError, NotFound, Unavailable
@@ -13,6 +13,8 @@ from millpond.lake.schema import column_hint
 _NO_COLUMN = re.compile(r'[Cc]olumn "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
 _NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+_NO_FILE = re.compile(r'No files found that match the pattern "([^"]+)"')
+_DAMAGED = re.compile(r"(?:No magic bytes found at end of file|too small to be a Parquet file|footer.*file) '([^']+)'")
 _LINE = re.compile(r"LINE (\d+):")
 
 
@@ -55,11 +57,31 @@ def translate(error: Exception, where: str, lines_before: int = 0, tables: Colle
     if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in text:
         hint = "raise the memory limit, or free space in the directory for temporary files"
         return Unavailable(f"The query needs more memory than it may use: {_first(text)}", where=where, hint=hint)
-    if isinstance(error, duckdb.IOException) and "No files found" in text:
-        return NotFound("Files of the snapshot are gone", where=where, hint="it has expired; read a newer snapshot")
+    if (gone := _NO_FILE.search(text)) is not None:
+        hint = "the snapshot has expired: read a newer one; or the file was removed: restore it from a copy"
+        return NotFound("Files of the snapshot are gone", where=gone.group(1), hint=hint)
+    if (damaged := _DAMAGED.search(text)) is not None:
+        return DataError("The file is not whole", where=damaged.group(1), hint="restore it from a copy")
     if isinstance(error, duckdb.IOException):
         return Unavailable(f"A file cannot be read or written: {_first(text)}", where=where)
     return DataError(f"The query failed: {_first(text)}", where=where)
+
+
+def explain_expression(error: Exception, known: Sequence[str]) -> tuple[str, str]:
+    """What is wrong with an expression of the user's over columns, and a hint.
+
+    Args:
+        error: What evaluating it raised.
+        known: The columns that there are.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        column = _NO_COLUMN.search(str(behind))
+        if column is not None:
+            name = column.group(1) or column.group(2)
+            return f'there is no column "{name}"', column_hint(name, list(known))
+        behind = behind.__cause__ or behind.__context__
+    return _first(str(error)), "the columns are " + ", ".join(known)
 
 
 def _first(text: str) -> str:

@@ -14,6 +14,7 @@ from millpond.core.time import format_instant
 from millpond.lake import maintenance
 from millpond.lake.catalog import identifier, open_catalog, table_name
 from millpond.lake.commits import retrying
+from millpond.lake.damage import whole_catalog, whole_metadata
 from millpond.lake.files import local_path
 from millpond.lake.metadata import committed_at, live_files, ordered, schema_of, to_snapshot, types_of
 from millpond.lake.ports import Snapshot
@@ -41,6 +42,7 @@ class IcebergLake:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).resolve()
         self.warehouse = self.root / "warehouse"
+        self.database = self.root / "catalog.db"
         self._opened: Any = None
         self._process = 0
 
@@ -48,13 +50,16 @@ class IcebergLake:
     def catalog(self) -> Any:
         """The PyIceberg catalog; opened again after a fork, since SQLite connections do not survive one."""
         if self._process != os.getpid():
-            self._opened, self._process = open_catalog(self.root), os.getpid()
+            with whole_catalog(self.database):
+                self._opened, self._process = open_catalog(self.root), os.getpid()
         return self._opened
 
     # Reading
 
     def tables(self) -> list[str]:
-        found = [each for namespace in self.catalog.list_namespaces() for each in self.catalog.list_tables(namespace)]
+        with whole_catalog(self.database):
+            namespaces = self.catalog.list_namespaces()
+            found = [each for namespace in namespaces for each in self.catalog.list_tables(namespace)]
         return sorted(table_name(each) for each in found)
 
     def exists(self, table: str) -> bool:
@@ -105,7 +110,8 @@ class IcebergLake:
                 f'Snapshot {snapshot.id} of table "{snapshot.table}" is no longer kept',
                 hint="read the current snapshot, or pin a snapshot that has to stay",
             )
-        files = tuple(str(self.path(entry.file_path)) for entry in live_files(loaded, found))
+        with whole_metadata(snapshot.table, self.warehouse):
+            files = tuple(str(self.path(entry.file_path)) for entry in live_files(loaded, found))
         schema = schema_of(loaded, found)
         return ScanPlan(files, columns_of(schema), types_of(schema), snapshot.rows)
 
@@ -115,13 +121,17 @@ class IcebergLake:
 
         for _ in range(3):
             try:
-                loaded: IcebergTable = self.catalog.load_table(identifier(table))
+                with whole_catalog(self.database), whole_metadata(table, self.warehouse):
+                    loaded: IcebergTable = self.catalog.load_table(identifier(table))
             except NoSuchTableError:
                 return None
-            except FileNotFoundError:  # the metadata file was superseded many times since we asked for its name
-                continue
+            except Unavailable as error:
+                missing = error
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                continue  # the metadata file was superseded many times since we asked for its name
             return loaded
-        raise Unavailable(f'The metadata of table "{table}" is missing', where=str(self.warehouse))
+        raise missing
 
     def require(self, table: str) -> IcebergTable:
         """PyIceberg's table.

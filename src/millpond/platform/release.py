@@ -20,11 +20,12 @@ def promote(platform: Platform, model: str, which: int | str, *, why: str) -> Ve
     if CHAMPION in version.aliases:
         return version
     before = next((each for each in platform.store.versions(model) if CHAMPION in each.aliases), None)
-    platform.store.set_alias(model, CHAMPION, version.number)
+    # Recorded first: a process that dies between the two leaves a move on record that was not made, never the reverse.
     platform.audit(
         action="promote",
         object=str(version),
         why=why,
         details={"replaces": before.number if before else None, "gates": "see the version"},
     )
+    platform.store.set_alias(model, CHAMPION, version.number)
     return platform.store.version(model, version.number)

@@ -12,6 +12,7 @@ from millpond.definitions.checks import Check, ForeignKey
 from millpond.definitions.project import check_columns, refuse
 from millpond.definitions.tables import Table, WriteMode
 from millpond.lake.ports import Engine, Snapshot
+from millpond.platform.alone import alone
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 
@@ -50,7 +51,11 @@ def ingest(
     if not paths:
         hint = f"name files (`millpond ingest {name} FILE ...`) or declare source= on the table"
         raise NotFound(f"There is nothing to ingest into {name}", where=str(table.declared_at), hint=hint)
-    with step(platform.listener, f"ingest {name}") as current, platform.engine() as engine:
+    with (
+        alone(platform, f"table-{name}"),
+        step(platform.listener, f"ingest {name}") as current,
+        platform.engine() as engine,
+    ):
         result = ingest_files(platform.lake, engine, table, paths, mode=mode, force=force, scratch=platform.scratch)
         rows = f"{result.snapshot.rows:,} rows"
         if result.skipped:
@@ -76,26 +81,31 @@ def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
         CheckFailed: A blocking check found violations.
         DefinitionError: A definition names a column that a table does not have.
     """
-    from millpond.lake.derive import derive
-
     snapshots: dict[str, Snapshot] = {}
     with platform.engine() as engine:
         for table in tables:
-            if table.derivation is None:
-                snapshots[table.name] = _ingested(platform, table)
-            else:
-                inputs = {each.name: snapshots[each.name] for each in table.derivation.inputs}
-                with step(platform.listener, f"derive {table.name}") as current:
-                    derived = derive(platform.lake, engine, table, inputs)
-                    snapshots[table.name] = derived.snapshot
-                    rows = f"{derived.snapshot.rows:,} rows"
-                    if derived.skipped:
-                        current.up_to_date(rows)
-                    else:
-                        current.detail = rows
-            refuse(check_columns(platform.definitions, {name: each.column_names for name, each in snapshots.items()}))
-            _check(platform, engine, table, snapshots)
+            with alone(platform, f"table-{table.name}"):
+                snapshots[table.name] = _current(platform, engine, table, snapshots)
+                known = {name: each.column_names for name, each in snapshots.items()}
+                refuse(check_columns(platform.definitions, known))
+                _check(platform, engine, table, snapshots)
     return snapshots
+
+
+def _current(platform: Platform, engine: Engine, table: Table, snapshots: Mapping[str, Snapshot]) -> Snapshot:
+    from millpond.lake.derive import derive
+
+    if table.derivation is None:
+        return _ingested(platform, table)
+    inputs = {each.name: snapshots[each.name] for each in table.derivation.inputs}
+    with step(platform.listener, f"derive {table.name}") as current:
+        derived = derive(platform.lake, engine, table, inputs)
+        rows = f"{derived.snapshot.rows:,} rows"
+        if derived.skipped:
+            current.up_to_date(rows)
+        else:
+            current.detail = rows
+    return derived.snapshot
 
 
 def check(platform: Platform, names: Sequence[str] = ()) -> list[CheckResult]:

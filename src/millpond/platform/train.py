@@ -14,6 +14,7 @@ from millpond.core.time import now
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
 from millpond.platform import release, versions
+from millpond.platform.alone import alone
 from millpond.platform.loading import definition_files
 from millpond.platform.platform import Platform
 from millpond.platform.progress import Step, step
@@ -61,16 +62,22 @@ def train(platform: Platform, name: str, *, force: bool = False) -> TrainResult:
         VersionRefused: The trained model could not be loaded in a clean process.
     """
     model = platform.definitions.model(name)
+    with alone(platform, f"train-{name}"):
+        return _train(platform, model, force=force)
+
+
+def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
     snapshots = refresh(platform, platform.definitions.upstream(model))
     examples = training_set(platform, model, snapshots)
     lineage = _lineage(platform, model, examples, snapshots)
-    with step(platform.listener, f"train {model.name}") as current:
-        known = _version_with(platform, model, lineage.fingerprint)
-        if known is not None and not force:
+    known = None if force else _version_with(platform, model, lineage.fingerprint)
+    if known is not None:
+        with step(platform.listener, f"train {model.name}") as current:
             current.up_to_date(f"version {known.number}")
-            return TrainResult(known, False, (), False, platform.store.report(known))
-        # The model store takes seconds to load; it does so beside the fit.
-        threading.Thread(target=platform.store.make_ready, daemon=True).start()
+        return _finish(platform, known)
+    # The model store takes seconds to load; it does so beside the fit.
+    threading.Thread(target=platform.store.make_ready, daemon=True).start()
+    with step(platform.listener, f"train {model.name}") as current:
         champion = _champion(platform, model, examples)
         trained = _fit(platform, model, examples, champion, current)
         current.detail = _headline(trained)
@@ -80,8 +87,32 @@ def train(platform: Platform, name: str, *, force: bool = False) -> TrainResult:
         current.detail = f"version {version.number}, loaded and tried in a clean process"
     promoted = _judge(platform, version, trained.gates)
     return TrainResult(
-        platform.store.version(name, version.number), True, trained.gates, promoted, platform.store.report(version)
+        platform.store.version(model.name, version.number),
+        True,
+        trained.gates,
+        promoted,
+        platform.store.report(version),
     )
+
+
+def _finish(platform: Platform, version: Version) -> TrainResult:
+    """Judge a version whose training ended before that; one that was judged is left as it is."""
+    from millpond.training.gates import GateResult
+
+    report = platform.store.report(version)
+    if _judged(platform, version):
+        return TrainResult(version, False, (), False, report)
+    versions.pin(platform, version, platform.store.lineage(version))
+    text = (platform.store.directory(version) / "millpond" / "gates.json").read_text(encoding="utf-8")
+    gates = [GateResult(**each) for each in json.loads(text)]
+    promoted = _judge(platform, version, gates)
+    return TrainResult(platform.store.version(version.model, version.number), False, gates, promoted, report)
+
+
+def _judged(platform: Platform, version: Version) -> bool:
+    """Whether it, or a later version, has been challenger: that alias is the last thing that judging sets."""
+    later = [each for each in platform.store.versions(version.model) if each.number >= version.number]
+    return any(release.CHALLENGER in each.aliases for each in later)
 
 
 def _fit(platform: Platform, model: Model, examples: TrainingSet, champion: Champion | None, current: Step) -> Trained:
@@ -123,15 +154,15 @@ def _champion(platform: Platform, model: Model, examples: TrainingSet) -> Champi
 
 def _judge(platform: Platform, version: Version, gates: Sequence[GateResult]) -> bool:
     with step(platform.listener, f"judge {version}") as current:
-        platform.store.set_alias(version.model, release.CHALLENGER, version.number)
         failed = [gate for gate in gates if not gate.passed]
         if failed:
             current.detail = "not promoted: " + "; ".join(gate.reason for gate in failed)
-            return False
-        why = f"passed {len(gates)} gates" if gates else "no gates are declared"
-        release.promote(platform, version.model, version.number, why=why)
-        current.detail = f"champion: {why}"
-    return True
+        else:
+            why = f"passed {len(gates)} gates" if gates else "no gates are declared"
+            release.promote(platform, version.model, version.number, why=why)
+            current.detail = f"champion: {why}"
+        platform.store.set_alias(version.model, release.CHALLENGER, version.number)
+    return not failed
 
 
 def _lineage(platform: Platform, model: Model, examples: TrainingSet, snapshots: Mapping[str, Snapshot]) -> Lineage:

@@ -26,6 +26,7 @@ from millpond.definitions.checks import (
     Unique,
 )
 from millpond.definitions.tables import Table
+from millpond.lake.duckdb_errors import explain_expression
 from millpond.lake.keys import key_text, value_text
 from millpond.lake.ports import Engine, Snapshot
 from millpond.lake.schema import column_hint, literal, quoted
@@ -112,11 +113,9 @@ class _Run:
                 frame = frame.with_columns(expression.alias(name))
                 kind = str(frame.collect_schema()[name])
             except Exception as error:
-                first = str(error).splitlines()[0] if str(error) else type(error).__name__
+                what, hint = explain_expression(error, self.snapshot.column_names)
                 raise DataError(
-                    f'Check "{check.name}" cannot be computed: {first}',
-                    where=str(check.declared_at),
-                    hint=f"columns: {', '.join(f'{column.name} {column.type}' for column in self.snapshot.columns)}",
+                    f'Check "{check.name}" cannot be computed: {what}', where=str(check.declared_at), hint=hint
                 ) from error
             if kind != "Boolean":
                 raise DataError(
@@ -133,7 +132,11 @@ class _Run:
         parts = ["count(*)"]
         parts += [f"count(*) FILTER (WHERE {each.condition})" for each in counted]
         parts += [f"max({quoted(self._time(check))})" for check in fresh]
-        row = self.engine.rows(f"SELECT {', '.join(parts)} FROM {self.base} AS base")[0]
+        try:
+            row = self.engine.rows(f"SELECT {', '.join(parts)} FROM {self.base} AS base")[0]
+        except DataError:
+            self._refuse_incomparable(counted)
+            raise
         rows = int(row[0])
         counts = {id(each.check): int(n) for each, n in zip(counted, row[1:], strict=False)}
         newest = {id(check): value for check, value in zip(fresh, row[1 + len(counted) :], strict=True)}
@@ -147,6 +150,20 @@ class _Run:
                 each = found[id(check)]
                 results.append(self._row_wise(each, counts.get(id(check)), rows))
         return results
+
+    def _refuse_incomparable(self, counted: Sequence[_Violations]) -> None:
+        """Say which check it is that does not fit the types of its columns."""
+        types = {column.name: column.type for column in self.snapshot.columns}
+        for each in counted:
+            try:
+                self.engine.rows(f"SELECT 1 FROM {self.base} AS base WHERE {each.condition} LIMIT 0")
+            except DataError as error:
+                named = ", ".join(f'column "{name}" is {types[name]}' for name in each.check.columns)
+                raise DataError(
+                    f'Check {each.check.name} of table "{self.table.name}" cannot be computed: {named}',
+                    where=str(each.check.declared_at),
+                    hint="mend the check, or declare the column's type in types= and ingest the table again",
+                ) from error
 
     def _violations(self, check: Check) -> _Violations | None:
         if isinstance(check, NotNull):

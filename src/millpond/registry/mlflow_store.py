@@ -108,7 +108,12 @@ class MLflowStore:
 
     def spec(self, version: Version) -> dict[str, Any]:
         """See `ports.ModelStore.spec`."""
-        return dict(json.loads(self._file(version, mlflow_model.SPEC).read_text(encoding="utf-8")))
+        file = self._file(version, mlflow_model.SPEC)
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            hint = "restore the directory from a copy, or serve another version"
+            raise VersionRefused(f"a file of {version} is damaged", where=str(file), hint=hint) from error
 
     def directory(self, version: Version) -> Path:
         """See `ports.ModelStore.directory`. Nothing is copied; nothing may be changed in it."""

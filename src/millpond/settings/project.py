@@ -180,7 +180,10 @@ def _first(error: ValidationError) -> str:
 
 
 def _hint(error: ValidationError) -> str:
-    location = [str(part) for part in error.errors()[0]["loc"]]
+    problem = error.errors()[0]
+    if problem["type"] not in ("extra_forbidden", "missing"):
+        return "give a value of that kind, or leave the setting out for its default"
+    location = [str(part) for part in problem["loc"]]
     section: type[BaseModel] = _File
     if location[0] == "project" and len(location) > 1:
         section = ProjectSection
