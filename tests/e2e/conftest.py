@@ -99,6 +99,26 @@ def shop(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def trained_shop(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The shop, ingested and trained; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("shop")
+    write_orders(folder / "orders.csv")
+    (folder / "millpond.toml").write_text('[project]\nname = "shop"\n')
+    (folder / "definitions.py").write_text(SHOP)
+    project = Project(folder)
+    project.run("ingest")
+    project.run("train")
+    return project
+
+
+@pytest.fixture
+def walked(trained_shop: Project, tmp_path: Path) -> Project:
+    """A trained shop of the test's own."""
+    shutil.copytree(trained_shop.folder, tmp_path / "shop")
+    return Project(tmp_path / "shop")
+
+
 def write_orders(path: Path, rows: int = 1500) -> None:
     lines = ["order_id,customer_id,ordered_at,category,amount,returned"]
     for number in range(rows):

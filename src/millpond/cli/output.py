@@ -107,11 +107,11 @@ class Output:
         if self.json:
             sys.stdout.write(json.dumps(error.to_dict(), indent=2, ensure_ascii=False) + "\n")
         self.err.print(f"[bold red]{type(error).__name__}:[/] ", end="")
-        self.err.print(error.what, markup=False)
+        self.err.print(error.what, markup=False, soft_wrap=True)
         for label, text in (("where", error.where), ("hint", error.hint)):
             if text:
                 self.err.print(f"  [dim]{label + ':':<6}[/] ", end="")
-                self.err.print(text, markup=False)
+                self.err.print(text, markup=False, soft_wrap=True)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 

@@ -12,7 +12,9 @@ from millpond.cli.session import Json, session
 
 def command(
     context: typer.Context,
-    port: Annotated[int | None, typer.Option(help="Port of loopback; default: the profile's.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of loopback; default: the profile's.", min=0, max=65535)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start the platform on one port, until Ctrl-C."""

@@ -31,12 +31,14 @@ def whole_catalog(database: Path) -> Iterator[None]:
 @contextmanager
 def whole_metadata(table: str, folder: Path) -> Iterator[None]:
     """Raise that a table's metadata files are gone or unreadable as `Unavailable`."""
+    from pyiceberg.exceptions import ValidationError
+
     try:
         yield
     except MillpondError:
         raise
     # A cut file fails as whatever the reader of its format happens to meet first.
-    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, ValidationError) as error:
         state = "missing" if isinstance(error, FileNotFoundError) else "damaged"
         where = getattr(error, "filename", None) or str(folder)
         raise Unavailable(f'A metadata file of table "{table}" is {state}', where=where, hint=_RESTORE) from error

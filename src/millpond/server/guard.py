@@ -90,7 +90,10 @@ class Guard:
         if token is not None:
             identity = await run_in_threadpool(self.access.authenticate_token, token)
             if identity is None:
-                raise NotAuthenticated("The access token is not valid: it is unknown, or was revoked.")
+                raise NotAuthenticated(
+                    "The access token is not valid: it is unknown, or was revoked.",
+                    hint="the project's token lies in .millpond/token; make another with `millpond token create NAME`",
+                )
             return identity, "token"
         session = cookie_parser(headers.get("cookie", "")).get(self.cookie)
         identity = await run_in_threadpool(self.access.authenticate_session, session) if session else None
