@@ -51,6 +51,24 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.002)
 
 
+def stop_outside_a_transaction(state: Path, process: subprocess.Popen[str]) -> None:
+    """Halt the process at a moment at which it does not hold the database."""
+    for _ in range(200):
+        process.send_signal(signal.SIGSTOP)
+        database = sqlite3.connect(f"file:{state / 'mlflow.db'}?mode=rw", uri=True, timeout=0.2, isolation_level=None)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.003)
+        else:
+            return
+        finally:
+            database.close()
+    pytest.fail("the process never let go of the database")
+
+
 def rows(state: Path, sql: str) -> list[tuple[object, ...]]:
     try:
         with sqlite3.connect(f"file:{state / 'mlflow.db'}?mode=rw", uri=True, timeout=10) as database:
@@ -122,7 +140,7 @@ def test_a_run_of_a_living_process_is_left_alone(made_state: Path, candidate: Ca
     store = MLflowStore(made_state / "mlflow.db", made_state / "artifacts")
     process = start_registering(made_state, candidate)
     wait_for(lambda: bool(rows(made_state, "SELECT 1 FROM runs")), process)
-    process.send_signal(signal.SIGSTOP)
+    stop_outside_a_transaction(made_state, process)
     try:
         assert store.register(candidate).number == 1
         assert rows(made_state, "SELECT count(*) FROM runs WHERE status = 'KILLED'") == [(0,)]

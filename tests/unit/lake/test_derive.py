@@ -130,7 +130,7 @@ def test_sql_that_fails(lake, engine, inputs, case):
 
 
 FUNCTIONS = {
-    "misspelt": (misspelt, DataError, "not found: ..tmp", "temp"),
+    "misspelt": (misspelt, DataError, "there is no column .tmp", "temp"),
     "repeated": (repeated, DataError, "1 keys .origin. occur more than once: origin=JFK .2 times.", "one row a key"),
     "keyless": (keyless, DataError, 'gives no column "orign", which it declares as its key', "'origin'"),
     "timeless": (timeless, DataError, "holds numbers, not instants", ""),
