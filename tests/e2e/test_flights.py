@@ -185,6 +185,18 @@ def test_a_batch_gives_what_single_answers_give(flights):
         "flights",
     )
     assert same == [(pytest.approx(single["output"], rel=1e-9),)]
+    [[identifier]] = query(
+        flights,
+        "SELECT s.prediction_id FROM {} s JOIN {} f USING (flight_id) WHERE f.tailnum = 'N847UA' "
+        "AND f.scheduled_at = TIMESTAMPTZ '2013-12-10 20:15Z'",
+        "scores",
+        "flights",
+    )
+    one, other = flights.json("trace", identifier), flights.json("trace", single["id"])
+    assert one["output"] == pytest.approx(other["output"], rel=1e-9)
+    assert one["request"] == other["request"]
+    assert [each["name"] for each in one["inputs"]] == [each["name"] for each in other["inputs"]]
+    assert all(each["recomputed"] for each in one["inputs"] if each["table"])
 
 
 def test_what_is_not_yet_visible_changes_no_feature(flights, tmp_path):

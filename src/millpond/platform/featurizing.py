@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from millpond.core.errors import RequestError
 from millpond.core.time import now
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 _ROW = "__row"
 _SPINE = "millpond_request"
+
+
+class Snapshots(Protocol):
+    """Says which snapshot of a table features are read from."""
+
+    def of(self, table: str) -> Snapshot: ...
 
 
 class CurrentSnapshots:
@@ -41,7 +47,7 @@ class CurrentSnapshots:
 class LakeFeaturizer:
     """Implements `serving.ports.Featurizer` on the lake's current snapshots. Used by one thread at a time."""
 
-    def __init__(self, model: Model, served: ServedModel, engine: Engine, snapshots: CurrentSnapshots) -> None:
+    def __init__(self, model: Model, served: ServedModel, engine: Engine, snapshots: Snapshots) -> None:
         self._model = model
         self._served = served
         self._engine = engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from millpond.core.names import did_you_mean
 from millpond.core.time import parse_instant
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
+from millpond.platform.batch_receipts import SCORED, pin_sources
 from millpond.platform.featurizing import CurrentSnapshots, LakeFeaturizer
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
@@ -78,9 +80,10 @@ def predict_batch(platform: Platform, model: str, source: str, target: str) -> S
         names = ", ".join(f'"{name}"' for name in _batch_columns(served, snapshot, keys))
         with step(platform.listener, f"score {source} with {model}/{served.version}") as current:
             rows = engine.reader(f"SELECT {names} FROM {engine.scan(snapshot)}")
-            properties = {"model": served.model, "version": str(served.version), "source": str(snapshot)}
+            properties = {SCORED: str(snapshot), "requested_by": platform.user}
             scored = predict_batches(predictor, rows, keys=keys)
             written = platform.lake.overwrite(target, scored, properties=properties)
+            pin_sources(platform, written)
             current.detail = f"{written.rows:,} rows into {target}"
     return written
 
@@ -97,7 +100,8 @@ def flush(platform: Platform) -> int:
     def write(rows: pa.Table, token: str) -> object:
         for text in rows["snapshots"].unique().to_pylist():
             for table, number in json.loads(str(text)).items():
-                platform.lake.pin(platform.lake.snapshot(table, number), f"receipts-{number}")
+                with contextlib.suppress(NotFound):  # dropped meanwhile; the receipt says so
+                    platform.lake.pin(platform.lake.snapshot(table, number), f"receipts-{number}")
         return platform.lake.append(PREDICTIONS, rows, token=token)
 
     moved = drain(platform.settings.spool, write).predictions

@@ -10,6 +10,7 @@ from millpond.core.errors import NotFound
 from millpond.features.ports import PinnedView
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
+from millpond.platform.batch_receipts import find_in_batches
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import FeatureValue, PredictionLine, Receipt, SnapshotRef
 from millpond.serving.ports import Prediction
@@ -67,7 +68,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
 
 
 def find(platform: Platform, prediction_id: str) -> Prediction:
-    """A logged prediction, from the spool or the lake.
+    """A prediction, from the spool, the log in the lake, or a table that a batch wrote.
 
     Raises:
         NotFound: There is none of that id.
@@ -82,6 +83,9 @@ def find(platform: Platform, prediction_id: str) -> Prediction:
     quoted = prediction_id.replace("'", "''")
     for row in _logged(platform, f"WHERE prediction_id = '{quoted}'"):
         return from_row(row)
+    batch = find_in_batches(platform, prediction_id)
+    if batch is not None:
+        return batch
     raise NotFound(
         f"There is no prediction {prediction_id!r}",
         hint="an id is in every answer, such as p_06f3...; the newest ones: millpond status",
@@ -93,7 +97,8 @@ def newest(platform: Platform, model: str | None, limit: int) -> list[Prediction
     from millpond.serving.prediction_log import pending
     from millpond.serving.prediction_table import from_row
 
-    chosen = f"WHERE model = '{model}'" if model is not None else ""
+    quoted = (model or "").replace("'", "''")
+    chosen = f"WHERE model = '{quoted}'" if model is not None else ""
     logged = [from_row(row) for row in _logged(platform, f"{chosen} ORDER BY predicted_at DESC LIMIT {limit}")]
     spooled = [each for each in pending(platform.settings.spool) if model in (None, each.model)]
     unique = {each.id: each for each in (*logged, *spooled)}
