@@ -55,7 +55,7 @@ def check_whole(project: Any) -> None:
 
 
 def test_ingest_killed(shop):
-    killed = [kill_after(shop, seconds, "", "ingest") for seconds in (0.3, 0.8, 1.2, 1.6, 2.2)]
+    killed = [kill_after(shop, seconds, "", "ingest") for seconds in (0.3, 0.9, 1.4, 2.0)]
     assert any(killed)
     check_whole(shop)
     assert shop.json("ingest")[0]["rows"] == ROWS
@@ -119,7 +119,7 @@ def test_a_version_that_was_not_judged_is_judged_by_the_next_train(walked):
 
 def test_batch_killed(walked):
     command = ("predict", "returned", "--batch", "orders")
-    killed = [kill_after(walked, seconds, "", *command) for seconds in (0.5, 1.5, 2.5, 3.5)]
+    killed = [kill_after(walked, seconds, "", *command) for seconds in (0.5, 2.0, 3.5)]
     assert any(killed)
     check_whole(walked)
     assert walked.json(*command)["rows"] == ROWS
