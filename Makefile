@@ -18,7 +18,7 @@ $(UV):
 	@.tools/bin/python -m pip install --quiet 'uv>=0.9'
 
 .venv/.installed: pyproject.toml uv.lock | $(UV)
-	@$(UV) sync --frozen --quiet --python $(PYTHON)
+	@$(UV) sync --frozen --quiet --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 install: .venv/.installed ## create the environment from uv.lock

@@ -51,8 +51,8 @@ def run() -> list[dict[str, Any]]:
             "value": ours["rest"] / bare["rest"],
             "goal": 1.2,
             "unit": "x bare library calls",
-            "note": f"{ours['rest']:.1f} s, bare {bare['rest']:.1f} s: the bare script joins features by window frames, "
-            "as most would; with the best form by hand the two would be this far apart",
+            "note": f"{ours['rest']:.1f} s, bare {bare['rest']:.1f} s: the bare script joins features by window "
+            "frames, as most would; with the best form by hand the two would be this far apart",
         },
         {
             "name": "the walk: processor time",
