@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,14 @@ class Project:
         assert error["what"].splitlines()[0] in done.stderr
         return error
 
+    @staticmethod
+    def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+        """Return when the condition holds; it must within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.05)
+
     @contextmanager
     def up(self) -> Iterator[httpx.Client]:
         """`millpond up` on a free port, ready to predict, and a client with the local token."""
@@ -63,19 +71,12 @@ class Project:
                 announced += line
             headers = {"authorization": f"Bearer {(self.folder / '.millpond' / 'token').read_text().strip()}"}
             with httpx.Client(base_url=json.loads(announced)["url"], headers=headers, timeout=60) as client:
-                wait_for(lambda: client.get("/v2/health/ready").status_code == 200)
+                self.wait_for(lambda: client.get("/v2/health/ready").status_code == 200)
                 client.headers["x-test-login"] = json.loads(announced)["login"]
                 yield client
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)
-
-
-def wait_for(condition: Any, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

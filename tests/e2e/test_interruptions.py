@@ -187,13 +187,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: Any, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
 def test_the_server_and_its_worker_killed_while_they_answer(walked):
     """The worker twice, then the control process, then all of a second server at once; no answered id is lost."""
     ids: list[str] = []
@@ -202,19 +195,19 @@ def test_the_server_and_its_worker_killed_while_they_answer(walked):
         caller = Caller(url, (walked.folder / ".millpond" / "token").read_text().strip())
         caller.start()
         try:
-            wait_for(lambda: len(caller.ids) >= 5)  # noqa: B023 - called at once
+            walked.wait_for(lambda: len(caller.ids) >= 5)  # noqa: B023 - called at once
             for _ in range(0 if whole_group else 2):
                 before = len(caller.ids)
                 for child in children_of(process.pid):
                     os.kill(child, signal.SIGKILL)
-                wait_for(lambda: len(caller.ids) >= before + 5)  # noqa: B023 - called at once
+                walked.wait_for(lambda: len(caller.ids) >= before + 5)  # noqa: B023 - called at once
             children = children_of(process.pid)
             if whole_group:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 os.kill(process.pid, signal.SIGKILL)
             process.wait(timeout=30)
-            wait_for(lambda: not any(map(alive, children)), seconds=15)  # noqa: B023 - called at once
+            walked.wait_for(lambda: not any(map(alive, children)), seconds=15)  # noqa: B023 - called at once
         finally:
             caller.stopping.set()
             caller.join(timeout=90)
