@@ -195,8 +195,13 @@ def test_a_batch_gives_what_single_answers_give(flights):
     one, other = flights.json("trace", identifier), flights.json("trace", single["id"])
     assert one["output"] == pytest.approx(other["output"], rel=1e-9)
     assert one["request"] == other["request"]
-    assert [each["name"] for each in one["inputs"]] == [each["name"] for each in other["inputs"]]
-    assert all(each["recomputed"] for each in one["inputs"] if each["table"])
+    values = [{each["name"]: each["value"] for each in receipt["inputs"]} for receipt in (one, other)]
+    assert list(values[0]) == list(values[1])
+    for name, value in values[0].items():
+        same_value = pytest.approx(values[1][name], rel=1e-9) if isinstance(value, float) else values[1][name]
+        assert value == same_value, name
+    assert all(each["recomputed"] is None for each in one["inputs"])  # a batch logs no inputs to compare with
+    assert all(each["recomputed"] for each in other["inputs"] if each["table"])
 
 
 def test_what_is_not_yet_visible_changes_no_feature(flights, tmp_path):

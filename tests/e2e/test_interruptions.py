@@ -219,7 +219,9 @@ def test_the_server_and_its_worker_killed_while_they_answer(walked):
     assert len(set(ids)) == len(ids) >= 20
     platform = open_project(walked.folder)
     for prediction_id in ids:
-        assert find(platform, prediction_id).request["customer_id"] == "c1"
+        made, logged = find(platform, prediction_id)
+        assert logged
+        assert made.request["customer_id"] == "c1"
     for prediction_id in (ids[0], ids[-1]):
         receipt = walked.json("trace", prediction_id)
         assert all(each["recomputed"] for each in receipt["inputs"] if each["table"])

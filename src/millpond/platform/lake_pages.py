@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from millpond.core.errors import NotFound
 from millpond.core.names import did_you_mean
 from millpond.definitions.features import Features
 from millpond.definitions.tables import Table
+from millpond.lake.derive import DERIVATION
+from millpond.lake.ingest import FILES
 from millpond.lake.ports import Snapshot
 from millpond.platform import model_pages
+from millpond.platform.batch_receipts import SCORED
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
     CheckState,
@@ -39,12 +41,12 @@ _TYPES = {
 }
 
 
-def overview(platform: Platform) -> Overview:
-    """The project at a glance."""
+def overview(platform: Platform, state: model_pages.StateOf) -> Overview:
+    """The project at a glance; `state` asks the serving worker."""
     definitions = platform.definitions
     checks = _latest_checks(platform)
     models = [model_pages.summary(platform, model) for model in definitions.models.values()]
-    deployments = model_pages.deployments(platform)
+    deployments = model_pages.deployments(platform, state)
     return Overview(
         project=platform.settings.name,
         tables=tuple(_summary(platform, name, checks.get(name, ())) for name in definitions.tables),
@@ -141,9 +143,17 @@ def _columns(platform: Platform, name: str, snapshot: Snapshot) -> Iterable[Colu
 
 
 def _snapshot(snapshot: Snapshot) -> SnapshotView:
-    said: Mapping[str, Any] = snapshot.properties
-    note = said.get("note", "")
-    return SnapshotView(snapshot.id, snapshot.committed_at, snapshot.operation, snapshot.rows, str(note))
+    return SnapshotView(snapshot.id, snapshot.committed_at, snapshot.operation, snapshot.rows, _note(snapshot))
+
+
+def _note(snapshot: Snapshot) -> str:
+    """What the writer did, from what it said of the snapshot."""
+    said = snapshot.properties
+    if FILES in said:
+        return f"ingested {said[FILES]}"
+    if SCORED in said:
+        return f"scored {said[SCORED]}"
+    return "derived" if DERIVATION in said else ""
 
 
 def _view_summary(platform: Platform, view: Features) -> FeatureViewSummary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from millpond.definitions.models import Model
 from millpond.platform import receipts
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
+    DeploymentState,
     DeploymentSummary,
     GateView,
     MetricLine,
@@ -28,6 +29,9 @@ from millpond.platform.read_models import (
 )
 from millpond.platform.release import CHAMPION
 from millpond.registry.ports import Lineage, Version
+
+#: Says how a version is in the serving worker.
+StateOf = Callable[[str, int], DeploymentState]
 
 _CHIEF_METRIC = {"classification": "roc_auc", "regression": "rmse"}
 _PARTS = ("test", "validation", "train")
@@ -54,12 +58,12 @@ def summary(platform: Platform, model: Model) -> ModelSummary:
     )
 
 
-def model_page(platform: Platform, name: str) -> ModelPage:
+def model_page(platform: Platform, name: str, state: StateOf) -> ModelPage:
     """All about a model."""
     model = platform.definitions.model(name)
     versions = platform.store.versions(name)
     champion = next((each for each in versions if CHAMPION in each.aliases), None)
-    deployed = next((each for each in deployments(platform) if each.model == name), None)
+    deployed = next((each for each in deployments(platform, state) if each.model == name), None)
     request = _request(platform, champion, model) if champion else ()
     lines = tuple(_line(platform, each) for each in reversed(versions))
     return ModelPage(summary(platform, model), lines, request, deployed)
@@ -88,8 +92,8 @@ def report(platform: Platform, model: str, number: int) -> Path:
     return path
 
 
-def deployments(platform: Platform) -> list[DeploymentSummary]:
-    """Which version answers for each model that has a champion."""
+def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
+    """Which version answers for each model that has a champion; `state` asks the serving worker."""
     logged = receipts.counts(platform)
     moves = {each.object: each for each in reversed(platform.access.audit.entries(10_000)) if each.action == "promote"}
     found = []
@@ -101,7 +105,7 @@ def deployments(platform: Platform) -> list[DeploymentSummary]:
                 DeploymentSummary(
                     model=name,
                     version=champion.number,
-                    state="live",
+                    state=state(name, champion.number),
                     since=move.at if move else None,
                     by=move.who if move else None,
                     predictions=logged.get(name, 0),

@@ -396,7 +396,8 @@ class FeatureValue:
         table: The table they came from, or None.
         snapshot_id: The snapshot of it, or None.
         recomputed: Whether the value came out equal when it was computed again from that snapshot (floating values
-            to a relative 1e-9); None where it came with the request, or the snapshot is gone.
+            to a relative 1e-9); None where it came with the request, where the snapshot is gone, or where no
+            input was logged to compare with, as of a batch.
     """
 
     name: str

@@ -10,6 +10,7 @@ from millpond.definitions.project import Definitions
 from millpond.platform import lake_pages, model_pages, receipts
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
+    DeploymentState,
     FeatureViewPage,
     ModelPage,
     Overview,
@@ -27,9 +28,10 @@ class PlatformReader:
     The definitions are those of the time when the reader was made: a running server shows what it was started with.
     """
 
-    def __init__(self, settings: Settings, definitions: Definitions) -> None:
+    def __init__(self, settings: Settings, definitions: Definitions, worker: Path) -> None:
         self._settings = settings
         self._definitions = definitions
+        self._worker = worker
         self._local = threading.local()
 
     @property
@@ -40,8 +42,20 @@ class PlatformReader:
             found.definitions = self._definitions
         return found
 
+    def _state(self, model: str, version: int) -> DeploymentState:
+        """How the serving worker says that a version is; "starting" where it does not answer within a second."""
+        import httpx
+
+        transport = httpx.HTTPTransport(uds=str(self._worker))
+        try:
+            with httpx.Client(transport=transport, base_url="http://worker", timeout=1.0) as client:
+                answer = client.get(f"/v2/models/{model}/versions/{version}/ready")
+        except httpx.TransportError:
+            return "starting"
+        return "live" if answer.is_success else "failed"
+
     def overview(self) -> Overview:
-        return lake_pages.overview(self._platform)
+        return lake_pages.overview(self._platform, self._state)
 
     def table(self, name: str) -> TablePage:
         return lake_pages.table_page(self._platform, name)
@@ -50,7 +64,7 @@ class PlatformReader:
         return lake_pages.feature_view_page(self._platform, name)
 
     def model(self, name: str) -> ModelPage:
-        return model_pages.model_page(self._platform, name)
+        return model_pages.model_page(self._platform, name, self._state)
 
     def version(self, model: str, number: int) -> VersionPage:
         return model_pages.version_page(self._platform, model, number)

@@ -33,7 +33,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
     """
     from millpond.features.explain import explain
 
-    made = find(platform, prediction_id)
+    made, logged = find(platform, prediction_id)
     loaded = versions.load(platform, platform.store.version(made.model, made.version))
     lineage = platform.store.lineage(loaded.version)
     snapshots = {table: _snapshot(platform, table, number) for table, number in made.snapshots.items()}
@@ -57,7 +57,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         requested_by=made.requested_by,
         latency_ms=made.latency_ms,
         request=made.request,
-        inputs=tuple(_input(name, value, behind.get(name)) for name, value in made.inputs.items()),
+        inputs=tuple(_input(name, value, behind.get(name), logged=logged) for name, value in made.inputs.items()),
         snapshots=tuple(_reference(table, number, snapshots[table]) for table, number in made.snapshots.items()),
         code_commit=lineage.code.commit,
         code_dirty=lineage.code.dirty,
@@ -67,8 +67,9 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
     )
 
 
-def find(platform: Platform, prediction_id: str) -> Prediction:
-    """A prediction, from the spool, the log in the lake, or a table that a batch wrote.
+def find(platform: Platform, prediction_id: str) -> tuple[Prediction, bool]:
+    """A prediction, from the spool, the log in the lake, or a table that a batch wrote; and whether its inputs were
+    logged, which those of a batch are not.
 
     Raises:
         NotFound: There is none of that id.
@@ -79,13 +80,13 @@ def find(platform: Platform, prediction_id: str) -> Prediction:
     # The spool first: a prediction reaches the lake before it leaves the spool.
     spooled = find_in_spool(platform.settings.spool, prediction_id)
     if spooled is not None:
-        return spooled
+        return spooled, True
     quoted = prediction_id.replace("'", "''")
     for row in _logged(platform, f"WHERE prediction_id = '{quoted}'"):
-        return from_row(row)
+        return from_row(row), True
     batch = find_in_batches(platform, prediction_id)
     if batch is not None:
-        return batch
+        return batch, False
     raise NotFound(
         f"There is no prediction {prediction_id!r}",
         hint="an id is in every answer, such as p_06f3...; the newest ones: millpond status",
@@ -150,7 +151,7 @@ def _reference(table: str, number: int, snapshot: Snapshot | None) -> SnapshotRe
     return SnapshotRef(table, number, snapshot.committed_at, snapshot.rows)
 
 
-def _input(name: str, value: Any, behind: FeatureExplanation | None) -> FeatureValue:
+def _input(name: str, value: Any, behind: FeatureExplanation | None, *, logged: bool) -> FeatureValue:
     if behind is None:
         return FeatureValue(name, value)
     return FeatureValue(
@@ -161,7 +162,7 @@ def _input(name: str, value: Any, behind: FeatureExplanation | None) -> FeatureV
         examples=tuple(_key(key) for key in behind.example_rows),
         table=behind.table,
         snapshot_id=behind.snapshot_id,
-        recomputed=_equal(value, behind.value),
+        recomputed=_equal(value, behind.value) if logged else None,
     )
 
 
