@@ -21,6 +21,10 @@ $(UV):
 	@$(UV) sync --frozen --quiet --compile-bytecode --python $(PYTHON)
 	@touch $@
 
+.venv/.extras: .venv/.installed
+	@$(UV) sync --frozen --quiet --all-extras --python $(PYTHON)
+	@touch $@
+
 install: .venv/.installed ## create the environment from uv.lock
 
 demo: install ## the whole walk on real flights
@@ -33,11 +37,11 @@ check: install ## seconds: lint, types, import contracts, fast tests
 	@$(RUN) lint-imports --no-cache > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
 	@$(RUN) pytest -q -n 2 -m 'not slow' tests/unit tests/architecture
 
-test: check ## all of it
+test: check .venv/.extras ## all of it
 	@$(RUN) python tests/requirements.py
 	@$(RUN) pytest -n 2 --dist loadfile
 
-bench: install ## figures, as ratios, into benchmarks/RESULTS.md
+bench: install .venv/.extras ## figures, as ratios, into benchmarks/RESULTS.md
 	@$(RUN) python -m benchmarks
 
 format: install ## rewrite the code as the linters want it

@@ -11,7 +11,12 @@ import subprocess
 import sys
 
 #: Program -> Debian package.
-NEEDED = {"chromium": "chromium", "git": "git"}
+NEEDED = {
+    "chromium": "chromium",
+    "git": "git",
+    "java": "openjdk-17-jre-headless",
+    "redis-server": "redis-server",
+}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@
     ├── CheckFailed             a blocking data check found violations
     ├── TrainingError           a model cannot be trained or evaluated on this data
     ├── VersionRefused          a model version was not accepted by the store
+    ├── StoreMismatch           what is stored was written under another schema
     ├── RequestError            a request is malformed
     │   └── PayloadTooLarge     a request body is over the limit
     ├── AccessDenied            an identity may not do this
@@ -103,6 +104,10 @@ class TrainingError(MillpondError):
 
 class VersionRefused(MillpondError):
     """A model version was not accepted by the store."""
+
+
+class StoreMismatch(MillpondError):
+    """What is stored was written under another schema, and is not read as if it were of this one."""
 
 
 class RequestError(MillpondError):

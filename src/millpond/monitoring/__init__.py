@@ -1,0 +1,1 @@
+"""What live traffic shows: whether served features are what training would have computed."""
