@@ -181,7 +181,7 @@ class Writer:
         start, stop = self._before(node, order), self._after(node, order)
         if level == 0:
             for at in range(start, stop):
-                if node.layout.pack(node.layout.read(node.data, at)) == row:
+                if self.shape.key_types or node.layout.pack(node.layout.read(node.data, at)) == row:
                     return node.layout.splice(node.data, at, 1)
             return None
         for at in range(max(0, start - 1), stop):

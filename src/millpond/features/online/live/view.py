@@ -52,11 +52,15 @@ class LiveView:
     def remove(self, kv: KeyValueWrites, prefix: bytes, entity: bytes, row: Row) -> None:
         """Take away a row that was inserted before, or one that is equal to it.
 
+        Where the table has a key, time, known and key tell the row; its values are of no account.
+
         Raises:
             NotFound: There is none.
         """
         base = prefix + entity
         shape = self._shape
+        if shape.key_types:
+            row = row._replace(values=(None,) * len(self.view.columns))
         packed = shape.pack(row)
         data = kv.get(base + HEAD)
         if data is None:
