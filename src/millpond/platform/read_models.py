@@ -1,4 +1,4 @@
-"""What the faces show, and the two things they do: plain data, and the narrow ports through which it comes.
+"""What the faces show, and the few things they do: plain data, and the narrow ports through which it comes.
 
 Command line, server, console and notebooks share these. Every value is plain Python: text, numbers, booleans, aware
 instants in UTC, tuples and mappings of those. Ports are safe across threads and may block; an answer is one consistent
@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from millpond.platform.events import Acknowledged
 
 CheckState = Literal["none", "passed", "warning", "failed"]
 DeploymentState = Literal["live", "starting", "failed"]
@@ -575,4 +578,8 @@ class Operations(Protocol):
             NotFound: No such model or version.
             RequestError: `why` is blank.
         """
+        ...
+
+    def push(self, table: str, rows: Sequence[Mapping[str, Any]], user: str) -> Acknowledged:
+        """Push events into a table; see `millpond.platform.events.push`, with its errors."""
         ...

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from millpond.access.ports import AuditEntry, AuditReader, Identity, Verdict
 from millpond.core.errors import RequestError
 from millpond.platform import read_models as models
+from millpond.platform.events import Acknowledged
 from millpond.server.processes import ChildStatus
 
 PREFIX = "/api/v1"
@@ -36,6 +37,13 @@ class PromoteBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     version: int = Field(ge=1)
     why: str = Field(min_length=1, max_length=2000)
+
+
+class PushBody(BaseModel):
+    """Events of one table: column -> value, instants as ISO 8601 text with an offset."""
+
+    model_config = ConfigDict(extra="forbid")
+    events: list[dict[str, Any]] = Field(min_length=1, max_length=100_000)
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,9 @@ def calls(
     def promote(ask: Ask) -> models.Promotion:
         return operations.promote(ask.path["model"], ask.body.version, ask.body.why, ask.identity.name)
 
+    def push(ask: Ask) -> Acknowledged:
+        return operations.push(ask.path["table"], ask.body.events, ask.identity.name)
+
     def whoami(ask: Ask) -> WhoAmI:
         return WhoAmI(ask.identity.name, ask.identity.kind, ask.request.state.credential)
 
@@ -110,6 +121,14 @@ def calls(
         Call("GET", "/status", "How the parts of the platform are", Status, lambda _: status()),
         Call("GET", "/overview", "The project at a glance", models.Overview, lambda _: reader.overview()),
         Call("GET", "/tables/{table}", "A table", models.TablePage, lambda ask: reader.table(ask.path["table"])),
+        Call(
+            "POST",
+            "/tables/{table}/events",
+            "Push events: durable, and in the next lookup, when it answers",
+            Acknowledged,
+            push,
+            body=PushBody,
+        ),
         Call(
             "GET",
             "/features/{view}",
