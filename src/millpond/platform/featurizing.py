@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ROW = "__row"
 _SPINE = "millpond_request"
+_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN", "string": "VARCHAR"}
 
 
 class Snapshots(Protocol):
@@ -93,7 +94,10 @@ class LakeFeaturizer:
                 if entity.unknown == "refuse":
                     self._refuse_unknown(entity, [each for each in views if each.view.entity.name == entity.name])
             relation = join_features(self._engine, _SPINE, AT, views)
-            names = ", ".join(f'"{column}"' for each in views for column in each.view.columns)
+            # The engine casts, as it does for training: Arrow makes another float of some decimals.
+            types = {name: _SQL_TYPES[kind] for name, kind in self._served.inputs.items()}
+            columns = [column for each in views for column in each.view.columns]
+            names = ", ".join(f'CAST("{column}" AS {types[column]}) AS "{column}"' for column in columns)
             return self._engine.reader(f'SELECT {names} FROM {relation} ORDER BY "{_ROW}"').read_all()
 
     def _refuse_unknown(self, entity: Entity, views: Sequence[PinnedView]) -> None:
