@@ -12,10 +12,11 @@ from urllib.parse import quote
 from millpond.core import errors
 from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
 from millpond.core.time import parse_instant
-from millpond.platform import release, versions
+from millpond.monitoring.report import SkewReport
+from millpond.platform import release, skew, versions
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import records_to_arrow
-from millpond.platform.read_models import Answer, Promotion
+from millpond.platform.read_models import Answer, Promotion, SkewRequest
 from millpond.serving.ports import ServedModel
 from millpond.serving.protocol import format_request
 from millpond.settings.project import Settings
@@ -52,6 +53,17 @@ class PlatformOperations:
         before = versions.champion(platform, model)
         release.promote(platform, model, version, why=why.strip())
         return Promotion(model, version, before.number if before else None, user, why.strip())
+
+    def measure_skew(self, model: str, wanted: SkewRequest, user: str) -> SkewReport:
+        """See `read_models.Operations`."""
+        return skew.measure_skew(
+            self._platform(user),
+            model,
+            version=wanted.version,
+            sample=wanted.sample,
+            since=wanted.since,
+            until=wanted.until,
+        )
 
     def _platform(self, user: str) -> Platform:
         found: Platform | None = getattr(self._local, "platform", None)

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from millpond.monitoring.report import SkewReport
+
 CheckState = Literal["none", "passed", "warning", "failed"]
 DeploymentState = Literal["live", "starting", "failed"]
 Kind = Literal["table", "view", "model", "deployment"]
@@ -509,6 +511,16 @@ class Answer:
         return f"/predictions/{self.prediction_id}"
 
 
+@dataclass(frozen=True)
+class SkewRequest:
+    """What is to be measured; see `platform.skew.measure_skew`."""
+
+    version: int | None = None
+    sample: int | None = 10_000
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 class LakeReader(Protocol):
     """Tables and feature views. Names that do not exist raise NotFound, with a close match as hint."""
 
@@ -543,7 +555,15 @@ class PredictionReader(Protocol):
         ...
 
 
-class Reader(LakeReader, ModelReader, PredictionReader, Protocol):
+class SkewReader(Protocol):
+    """Measured skew."""
+
+    def skew(self, model: str, version: int | None = None) -> SkewReport:
+        """The newest measurement of a model, or of one of its versions; raises NotFound where there is none."""
+        ...
+
+
+class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, Protocol):
     """Everything that is shown."""
 
 
@@ -574,5 +594,14 @@ class Operations(Protocol):
         Raises:
             NotFound: No such model or version.
             RequestError: `why` is blank.
+        """
+        ...
+
+    def measure_skew(self, model: str, wanted: SkewRequest, user: str) -> SkewReport:
+        """Recompute served feature values from the lake, compare, and keep the measurement.
+
+        Raises:
+            NotFound: No such model or version, or no prediction of it is logged in the window.
+            RequestError: The sample or the window is empty, or the model takes no features.
         """
         ...

@@ -116,6 +116,28 @@ def meanings(model: Model) -> frozenset[str]:
     return frozenset(looked_up | {fingerprint(each.describe()) for each in model.request_features})
 
 
+def current_skew(platform: Platform, version: Version, since: datetime) -> SkewReport:
+    """A measurement of a version's traffic from `since` on that nothing has changed since; measures where none is.
+
+    A stored one counts where it looked at as many predictions up to the version's newest, against the snapshots that
+    are current now.
+    """
+    from millpond.monitoring.skew_table import newest
+
+    _, last = traffic(platform, version)
+    with platform.engine() as engine:
+        found = newest(platform.lake, engine, version.model, version.number)
+    if (
+        found is not None
+        and (found.since, found.until, found.newest) == (since, None, last)
+        and (found.sample is None or found.sample >= SAMPLE)
+        and not any(each.missing for each in found.features)
+        and all(_is_current(platform, table, number) for table, number in found.snapshots.items())
+    ):
+        return found
+    return measure_skew(platform, version.model, version=version.number, since=since)
+
+
 def traffic(platform: Platform, version: Version, since: datetime | None = None) -> tuple[int, datetime | None]:
     """How many predictions of a version are logged (answered at or after `since`), and when the newest was."""
     from millpond.monitoring.skew import Window, count
@@ -123,6 +145,10 @@ def traffic(platform: Platform, version: Version, since: datetime | None = None)
     flush(platform)
     with platform.engine() as engine:
         return count(engine, _log(platform, engine, version), Window(version.model, version.number, since))
+
+
+def _is_current(platform: Platform, table: str, number: int) -> bool:
+    return platform.lake.exists(table) and platform.lake.snapshot(table).id == number
 
 
 def _version(platform: Platform, model: str, version: int | None) -> Version:
