@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ROW = "__row"
 _SPINE = "millpond_request"
+_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN", "string": "VARCHAR"}
 
 
 class LakeFeaturizer:
@@ -55,7 +56,10 @@ class LakeFeaturizer:
         self._register(rows, instants)
         with self._engine.session():
             relation = join_features(self._engine, _SPINE, AT, pinned)
-            names = ", ".join(f'"{column}"' for view in views for column in view.columns)
+            # The engine casts, as it does for training: Arrow makes another float of some decimals.
+            types = {name: _SQL_TYPES[kind] for name, kind in self.served.inputs.items()}
+            features = [column for view in views for column in view.columns]
+            names = ", ".join(f'CAST("{column}" AS {types[column]}) AS "{column}"' for column in features)
             found = self._engine.reader(f'SELECT {names} FROM {relation} ORDER BY "{_ROW}"').read_all()
         columns = {name: found[name] for name in found.column_names}
         return columns, {each.view.source.name: each.snapshot.id for each in pinned}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import Unavailable
@@ -180,6 +181,7 @@ def _refuse_old(view: Features, synced_at: datetime) -> None:
 
 
 def _array(values: list[Any]) -> Any:
+    """The values as Arrow; a decimal is the nearest float, as it is for training."""
     import pyarrow as pa
 
-    return pa.chunked_array([pa.array(values)])
+    return pa.chunked_array([pa.array([float(each) if isinstance(each, Decimal) else each for each in values])])

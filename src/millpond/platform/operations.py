@@ -13,11 +13,12 @@ from millpond.core import errors
 from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
 from millpond.core.time import parse_instant
 from millpond.definitions.project import Definitions
-from millpond.platform import events, release, versions
+from millpond.monitoring.report import SkewReport
+from millpond.platform import events, release, skew, versions
 from millpond.platform.events import Acknowledged
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import records_to_arrow
-from millpond.platform.read_models import Answer, Promotion
+from millpond.platform.read_models import Answer, Promotion, SkewRequest
 from millpond.serving.ports import ServedModel
 from millpond.serving.protocol import format_request
 from millpond.settings.project import Settings
@@ -59,6 +60,17 @@ class PlatformOperations:
     def push(self, table: str, rows: Sequence[Mapping[str, Any]], user: str) -> Acknowledged:
         """See `read_models.Operations`."""
         return events.push(self._platform(user), table, rows)
+
+    def measure_skew(self, model: str, wanted: SkewRequest, user: str) -> SkewReport:
+        """See `read_models.Operations`."""
+        return skew.measure_skew(
+            self._platform(user),
+            model,
+            version=wanted.version,
+            sample=wanted.sample,
+            since=wanted.since,
+            until=wanted.until,
+        )
 
     def _platform(self, user: str) -> Platform:
         found: Platform | None = getattr(self._local, "platform", None)

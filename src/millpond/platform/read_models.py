@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from millpond.platform.events import Acknowledged
 
+from millpond.monitoring.report import SkewReport
+
 CheckState = Literal["none", "passed", "warning", "failed"]
 DeploymentState = Literal["live", "starting", "failed"]
 Kind = Literal["table", "view", "model", "deployment"]
@@ -512,6 +514,16 @@ class Answer:
         return f"/predictions/{self.prediction_id}"
 
 
+@dataclass(frozen=True)
+class SkewRequest:
+    """What is to be measured; see `platform.skew.measure_skew`."""
+
+    version: int | None = None
+    sample: int | None = 10_000
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 class LakeReader(Protocol):
     """Tables and feature views. Names that do not exist raise NotFound, with a close match as hint."""
 
@@ -546,7 +558,15 @@ class PredictionReader(Protocol):
         ...
 
 
-class Reader(LakeReader, ModelReader, PredictionReader, Protocol):
+class SkewReader(Protocol):
+    """Measured skew."""
+
+    def skew(self, model: str, version: int | None = None) -> SkewReport:
+        """The newest measurement of a model, or of one of its versions; raises NotFound where there is none."""
+        ...
+
+
+class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, Protocol):
     """Everything that is shown."""
 
 
@@ -582,4 +602,13 @@ class Operations(Protocol):
 
     def push(self, table: str, rows: Sequence[Mapping[str, Any]], user: str) -> Acknowledged:
         """Push events into a table; see `millpond.platform.events.push`, with its errors."""
+        ...
+
+    def measure_skew(self, model: str, wanted: SkewRequest, user: str) -> SkewReport:
+        """Recompute served feature values from the lake, compare, and keep the measurement.
+
+        Raises:
+            NotFound: No such model or version, or no prediction of it is logged in the window.
+            RequestError: The sample or the window is empty, or the model takes no features.
+        """
         ...
