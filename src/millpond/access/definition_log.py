@@ -25,20 +25,13 @@ class SqlDefinitionLog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def history(self, kind: str, name: str) -> list[AppliedDefinition]:
-        mine = (applied.c.kind == kind) & (applied.c.name == name)
+    def everything(self) -> list[AppliedDefinition]:
         with reading(self._engine) as connection:
-            rows = connection.execute(select(applied).where(mine).order_by(applied.c.sequence))
-            return [_applied(row) for row in rows]
+            return [_applied(row) for row in connection.execute(select(applied).order_by(applied.c.sequence))]
 
     def in_force(self) -> dict[_Key, AppliedDefinition]:
         with reading(self._engine) as connection:
             return _in_force(connection)
-
-    def names(self, kind: str) -> list[str]:
-        query = select(applied.c.name).where(applied.c.kind == kind).distinct().order_by(applied.c.name)
-        with reading(self._engine) as connection:
-            return list(connection.scalars(query))
 
     def apply(
         self,

@@ -161,16 +161,12 @@ class AppliedDefinition:
 class DefinitionReader(Protocol):
     """Reads what was applied. Safe across threads and processes."""
 
-    def history(self, kind: str, name: str) -> Sequence[AppliedDefinition]:
-        """All of an object, oldest first; empty for one that was never applied."""
+    def everything(self) -> Sequence[AppliedDefinition]:
+        """All that was applied, oldest first."""
         ...
 
     def in_force(self) -> Mapping[tuple[str, str], AppliedDefinition]:
         """The last of each object, by kind and name; objects that are no longer declared are left out."""
-        ...
-
-    def names(self, kind: str) -> Sequence[str]:
-        """Names of the objects of a kind that were ever applied, sorted."""
         ...
 
 

@@ -84,6 +84,10 @@ class Output:
         for part in [text] if isinstance(text, (str, Table)) else text:
             self.out.print(part)
 
+    def line(self, text: str) -> None:
+        """A line of the result for people, as it stands: no markup is read out of it."""
+        self.out.print(text, markup=False, soft_wrap=True)
+
     def say(self, line: str) -> None:
         """A remark for people, on stderr."""
         self.err.print(line)

@@ -28,14 +28,13 @@ def put(store: AccessStore, over: int | None, name: str = "v") -> list[int | Non
 
 def test_every_new_meaning_is_the_next_version(store: AccessStore) -> None:
     assert [put(store, 1), put(store, 1), put(store, 2), put(store, 3), put(store, 3)] == [[1], [], [2], [3], []]
-    found = store.definitions.history("view", "v")
+    found = store.definitions.everything()
     assert [(each.number, each.meaning, each.who, each.code_commit) for each in found] == [
         (1, {"over": 1}, "ann", "a" * 40),
         (2, {"over": 2}, "ann", "a" * 40),
         (3, {"over": 3}, "ann", "a" * 40),
     ]
     assert all(each.code_dirty and each.at.tzinfo is not None for each in found)
-    assert store.definitions.history("table", "v") == []
 
 
 def test_a_meaning_that_comes_back_is_the_version_that_it_was(store: AccessStore) -> None:
@@ -46,7 +45,7 @@ def test_a_meaning_that_comes_back_is_the_version_that_it_was(store: AccessStore
 def test_what_is_no_longer_declared_is_not_in_force_and_stays_on_record(store: AccessStore) -> None:
     assert [put(store, 1), put(store, None), put(store, None)] == [[1], [None], []]
     assert store.definitions.in_force() == {}
-    assert store.definitions.names("view") == ["v"]
+    assert [each.number for each in store.definitions.everything()] == [1, None]
     assert [put(store, 2), put(store, 1)] == [[2], [1]]
 
 
@@ -81,7 +80,7 @@ def test_processes_at_once_never_give_one_number_to_two_meanings(store: AccessSt
     for process in processes:
         process.communicate("go\n", timeout=60)
         assert process.returncode == 0
-    found = store.definitions.history("view", "v")
+    found = store.definitions.everything()
     assert sorted({each.number for each in found if each.number}) == list(range(1, 61))
     meanings = {each.number: each.meaning for each in found}
     assert all(meanings[each.number] == each.meaning for each in found)
