@@ -15,6 +15,7 @@ from millpond.cli import (
     audit,
     check,
     deploy,
+    feature,
     ingest,
     init,
     model,
@@ -57,7 +58,7 @@ def _options(
 
 for _command in (init, ingest, check, plan, train, deploy, up, predict, trace, status, audit):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
-for _noun in (table, model, token):
+for _noun in (table, feature, model, token):
     app.add_typer(_noun.app, name=_noun.__name__.rpartition(".")[2])
 
 

@@ -298,14 +298,14 @@ def _online(
     held: set[str] = set()
     for state in states:
         name = state.view.name
-        if _holds(state.view, declared.get(Key("view", name))):
+        if holds(state.view, declared.get(Key("view", name))):
             held.add(name)
             if state.view.table in again:
                 because = f"table {state.view.table} is derived again"
                 yield OnlineEffect(name, "refresh", because, state.entities, state.refreshed_at)
             continue
         users = [
-            f"{each.model}/{each.number}" for each in champions if _holds(state.view, each.parts.get(Key("view", name)))
+            f"{each.model}/{each.number}" for each in champions if holds(state.view, each.parts.get(Key("view", name)))
         ]
         because = f"{', '.join(users)} answers with this meaning" if users else "nothing uses this meaning"
         yield OnlineEffect(name, "keep" if users else "drop", because, state.entities, state.refreshed_at)
@@ -314,7 +314,7 @@ def _online(
             yield OnlineEffect(view.name, "refresh", "this meaning is not held yet", None, None)
 
 
-def _holds(view: OnlineView, meaning: Meaning | None) -> bool:
+def holds(view: OnlineView, meaning: Meaning | None) -> bool:
     """Whether what a store holds has this meaning; types of columns aside."""
     if meaning is None:
         return False

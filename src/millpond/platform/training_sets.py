@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Property of a training set's snapshot: fingerprints of its views' meanings, by view.
 VIEWS = "views"
 
+#: Training sets are tables below this name.
+PREFIX = "training."
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -74,7 +77,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
 
 def table_name(model: Model) -> str:
     """The lake table that holds a model's training set."""
-    return f"training.{model.name}"
+    return f"{PREFIX}{model.name}"
 
 
 def read_rows(platform: Platform, found: TrainingSet) -> pa.Table:
