@@ -17,6 +17,7 @@ from starlette.routing import Route
 from millpond.access.ports import AuditEntry, AuditReader, Identity, Verdict
 from millpond.core.errors import RequestError
 from millpond.platform import read_models as models
+from millpond.platform.feature_models import CatalogLine
 from millpond.server.processes import ChildStatus
 
 PREFIX = "/api/v1"
@@ -110,6 +111,14 @@ def calls(
         Call("GET", "/status", "How the parts of the platform are", Status, lambda _: status()),
         Call("GET", "/overview", "The project at a glance", models.Overview, lambda _: reader.overview()),
         Call("GET", "/tables/{table}", "A table", models.TablePage, lambda ask: reader.table(ask.path["table"])),
+        Call(
+            "GET",
+            "/features",
+            "The features whose line has every word of `search`; tag:WORD and owner:WORD look there alone",
+            Sequence[CatalogLine],
+            lambda ask: reader.features(ask.query.get("search", "")),
+            query={"search": str},
+        ),
         Call(
             "GET",
             "/features/{view}",
