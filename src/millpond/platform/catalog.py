@@ -135,7 +135,7 @@ def difference(platform: Platform, name: str, old: int | None = None, new: int |
     first = old if old is not None else in_force.number if in_force else None
     return MeaningDiff(
         view=name,
-        old=f"version {first}" if first is not None else "never applied",
+        old=f"version {first}" if first is not None else "not in force" if known else "never applied",
         new=f"version {new}" if new is not None else "declared now" if declared else "no longer declared",
         changes=diff(before, after),
     )
@@ -192,7 +192,8 @@ def _lines(platform: Platform, view: Features, record: Record) -> list[CatalogLi
             name=f"{view.name}__{name}",
             declared=str(each),
             type=types.get(name),
-            description=each.description or view.description,
+            description=each.description,
+            view_description=view.description,
             entity=view.entity.name,
             source=view.source.name,
             every=view.every,
@@ -212,7 +213,8 @@ def _has(line: CatalogLine, word: str) -> bool:
         return any(rest == tag.casefold() for tag in line.tags)
     if where == "owner":
         return rest in line.owner.casefold()
-    texts = (line.name, line.entity, line.source, line.owner, line.description, *line.tags, *line.models)
+    told = (line.description, line.view_description)
+    texts = (line.name, line.entity, line.source, line.owner, *told, *line.tags, *line.models)
     return any(word in text.casefold() for text in texts)
 
 

@@ -21,7 +21,8 @@ class CatalogLine:
         declared: How it was written, such as `mean("dep_delay", over="1h")`.
         type: "int", "float", "bool", "string", "instant", "date", "decimal"; None while its table is not there, or
             does not fit.
-        description: The feature's own, else the view's.
+        description: The feature's own.
+        view_description: The view's.
         entity: What it is about.
         source: The table that it is computed from.
         every: Refresh interval; None is live.
@@ -38,6 +39,7 @@ class CatalogLine:
     declared: str
     type: str | None
     description: str
+    view_description: str
     entity: str
     source: str
     every: str | None

@@ -74,7 +74,7 @@ def _statistics(engine: Engine, relation: str, name: str, type_: str, rows: int)
         measured = [f"avg({column})", f"min({column})", f"max({column})"]
         measured += [f"percentile_cont({each}) WITHIN GROUP (ORDER BY {column})" for each in _QUANTILES]
     elif type_ == "boolean":
-        measured = [f"avg(CASE WHEN {column} THEN 1.0 ELSE 0.0 END)"]
+        measured = [f"avg(CAST({column} AS INT))"]
     counted = f"count({column}), count(DISTINCT {column})"
     present, distinct, mean, *rest = engine.rows(f"SELECT {counted}, {', '.join(measured)} FROM {relation}")[0]
     quantiles: dict[str, float] = {}

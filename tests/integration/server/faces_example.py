@@ -120,7 +120,8 @@ class ExamplePlatform:
         lines = [
             f.CatalogLine(
                 name, feature, f"{name}__{feature}", 'mean("dep_delay", over="1h")', "float",
-                "Fahrenheit, at the airport" if feature == "temp" else "", entity, source, every,
+                "Fahrenheit, at the airport" if feature == "temp" else "", f"What is known of the {entity}.",
+                entity, source, every,
                 "ann", ("weather",) if source == "weather" else ("traffic", "core"), self._start, ("late_arrival",), 2,
             )
             for name, (entity, source, every, features) in _VIEWS.items()
