@@ -58,7 +58,7 @@ def derive(lake: Lake, engine: Engine, table: Table, inputs: Mapping[str, Snapsh
     if derivation is None:
         raise DefinitionError(f"{table.subject} is not derived", where=str(table.declared_at), hint="ingest it instead")
     pinned = _pinned(table, inputs)
-    print_ = fingerprint({"definition": _describe(table), "inputs": {name: each.id for name, each in pinned.items()}})
+    print_ = _fingerprint(table, {name: each.id for name, each in pinned.items()})
     if not force and (current := _up_to_date(lake, table.name, print_)) is not None:
         return Derived(current, True)
     said = {DERIVATION: print_, INPUTS: json.dumps({name: each.id for name, each in pinned.items()})}
@@ -67,6 +67,19 @@ def derive(lake: Lake, engine: Engine, table: Table, inputs: Mapping[str, Snapsh
         _refuse(engine, table, where)
         rows = engine.reader(f"SELECT * FROM {_ROWS}")
         return Derived(lake.overwrite(table.name, rows, properties=said), False)
+
+
+def defined_otherwise(table: Table, snapshot: Snapshot) -> bool:
+    """Whether a snapshot of a derived table was made by another definition than the given one.
+
+    Newer inputs do not count. What was not derived, or does not say from what, counts as made by another.
+    """
+    said = snapshot.properties
+    return DERIVATION not in said or said[DERIVATION] != _fingerprint(table, json.loads(said.get(INPUTS, "{}")))
+
+
+def _fingerprint(table: Table, inputs: Mapping[str, int]) -> str:
+    return fingerprint({"definition": _describe(table), "inputs": inputs})
 
 
 def _pinned(table: Table, inputs: Mapping[str, Snapshot]) -> dict[str, Snapshot]:

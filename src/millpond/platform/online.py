@@ -17,6 +17,7 @@ from millpond.features.plan import ViewPlan, plan_view
 from millpond.features.ports import PinnedView
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
+from millpond.platform.applied import record
 from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
@@ -64,7 +65,12 @@ def refresh(platform: Platform, names: Sequence[str] = (), *, full: bool = False
             raise NotFound(f"There is no feature view {name!r}", hint=did_you_mean(name, known, noun="feature views"))
     chosen = [view for view in wanted if not names or view.name in names]
     land(platform, {view.source.name for view in chosen})
-    return [_refresh(platform, view, full=full) for view in chosen]
+    done = []
+    for view in chosen:
+        done.append(_refresh(platform, view, full=full))
+        if platform.definitions.views.get(view.name) is view:
+            record(platform, view)
+    return done
 
 
 class Upkeep:

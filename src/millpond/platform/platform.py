@@ -16,7 +16,7 @@ from millpond.settings.project import Settings, load_settings
 
 if TYPE_CHECKING:
     from millpond.access.store import AccessStore
-    from millpond.features.online.ports import OnlineStore
+    from millpond.features.online.ports import OnlineStore, ViewState
     from millpond.lake.current import CurrentSnapshots
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.iceberg import IcebergLake
@@ -68,6 +68,11 @@ class Platform:
     def has_online(self) -> bool:
         """Whether anything was ever pushed, or kept for lookups."""
         return self.settings.online.exists()
+
+    @property
+    def online_states(self) -> list[ViewState]:
+        """What the online store holds, by view name."""
+        return self.online.states() if self.has_online else []
 
     @cached_property
     def online(self) -> OnlineStore:

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from millpond.platform.events import Acknowledged
 
 from millpond.monitoring.report import SkewReport
+from millpond.platform.feature_models import (
+    CatalogLine,
+    FeatureLine,
+    Freshness,
+    LineageStep,
+    StatisticsBasis,
+    ViewUse,
+    ViewVersion,
+)
 
 CheckState = Literal["none", "passed", "warning", "failed"]
 DeploymentState = Literal["live", "starting", "failed"]
@@ -145,21 +154,36 @@ class FeatureViewSummary:
 
 
 @dataclass(frozen=True)
-class FeatureLine:
-    """One feature; `declared` is how it was written, such as `mean("dep_delay", over="1h")`."""
-
-    name: str
-    declared: str
-
-
-@dataclass(frozen=True)
 class FeatureViewPage:
-    """All about a feature view; `time` and `known` are the columns that say when a row happened and became known."""
+    """All about a feature view.
+
+    Attributes:
+        summary: As in the overview.
+        features: In order of declaration.
+        time: The column that says when a row happened.
+        known: The column that says when it became known.
+        owner: As declared.
+        tags: As declared.
+        freshness: How new its values can be.
+        basis: What the features' statistics were computed over; None where no training set holds the view.
+        lineage: The tables that it is computed from, inputs first; the last is its source.
+        versions: The meanings that it has had, newest first.
+        uses: Model versions that were trained with it, newest first, and the champions of all models.
+        pending: How what is declared differs from what was applied last, in words.
+    """
 
     summary: FeatureViewSummary
     features: tuple[FeatureLine, ...]
     time: str | None
     known: str | None
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    freshness: Freshness = field(default_factory=Freshness)
+    basis: StatisticsBasis | None = None
+    lineage: tuple[LineageStep, ...] = ()
+    versions: tuple[ViewVersion, ...] = ()
+    uses: tuple[ViewUse, ...] = ()
+    pending: tuple[str, ...] = ()
 
 
 # --- models and versions ----------------------------------------------------------------------------------------------
@@ -530,6 +554,10 @@ class LakeReader(Protocol):
     def overview(self) -> Overview: ...
 
     def table(self, name: str) -> TablePage: ...
+
+    def features(self, search: str = "") -> Sequence[CatalogLine]:
+        """The features whose line has every word of `search`; "tag:WORD" and "owner:WORD" look there alone."""
+        ...
 
     def feature_view(self, name: str) -> FeatureViewPage: ...
 

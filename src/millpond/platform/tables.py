@@ -13,6 +13,7 @@ from millpond.definitions.project import check_columns, refuse
 from millpond.definitions.tables import Table, WriteMode
 from millpond.lake.ports import Engine, Snapshot
 from millpond.platform.alone import alone
+from millpond.platform.applied import record
 from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
@@ -63,6 +64,7 @@ def ingest(
             current.up_to_date(rows)
         else:
             current.detail = rows
+    record(platform, table)
     return result
 
 
@@ -89,6 +91,7 @@ def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
         for table in tables:
             with alone(platform, f"table-{table.name}"):
                 snapshots[table.name] = _current(platform, engine, table, snapshots)
+                record(platform, table)
                 known = {name: each.column_names for name, each in snapshots.items()}
                 refuse(check_columns(platform.definitions, known))
                 _check(platform, engine, table, snapshots)

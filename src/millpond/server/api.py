@@ -19,6 +19,7 @@ from millpond.core.errors import RequestError
 from millpond.monitoring.report import SkewReport
 from millpond.platform import read_models as models
 from millpond.platform.events import Acknowledged
+from millpond.platform.feature_models import CatalogLine
 from millpond.server.processes import ChildStatus
 
 PREFIX = "/api/v1"
@@ -153,6 +154,14 @@ def calls(
             Acknowledged,
             push,
             body=PushBody,
+        ),
+        Call(
+            "GET",
+            "/features",
+            "The features whose line has every word of `search`; tag:WORD and owner:WORD look there alone",
+            Sequence[CatalogLine],
+            lambda ask: reader.features(ask.query.get("search", "")),
+            query={"search": str},
         ),
         Call(
             "GET",
