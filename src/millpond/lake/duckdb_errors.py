@@ -12,7 +12,7 @@ from millpond.lake.schema import column_hint, excerpt
 
 _NO_COLUMN = re.compile(r'[Cc]olumn "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
-_NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+_NO_TABLE = re.compile(r"Table with name (.+?) does not exist")
 _NO_FILE = re.compile(r'No files found that match the pattern "([^"]+)"')
 _DAMAGED = re.compile(r"(?:No magic bytes found at end of file|too small to be a Parquet file|footer.*file) '([^']+)'")
 _LINE = re.compile(r"LINE (\d+):")
