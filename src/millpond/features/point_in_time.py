@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from millpond.core.errors import DefinitionError, SettingsError
 from millpond.core.names import did_you_mean
-from millpond.features.plan import ViewPlan, plan_views
+from millpond.features.plan import Kind, ViewPlan, plan_views
 from millpond.features.ports import PinnedView
 from millpond.features.sql_duckdb.join import DuckDBDialect
 from millpond.lake.ports import Engine
@@ -38,8 +38,8 @@ class Dialect(Protocol):
         """
         ...
 
-    def keep(self, engine: Engine, name: str, query: str) -> None:
-        """Keep the rows of a query under a name until the session ends; replaces what had the name."""
+    def kinds(self, engine: Engine, relation: str) -> Mapping[str, Kind]:
+        """The columns of a relation, with their kinds."""
         ...
 
     def quote(self, name: str) -> str:

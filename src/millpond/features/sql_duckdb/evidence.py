@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from millpond.core.time import from_microseconds, to_microseconds
+from millpond.features.assembly import select_list
 from millpond.features.plan import Feature, ViewPlan
-from millpond.features.sql_duckdb.names import quote, select_list
+from millpond.features.sql_duckdb.names import quote
 from millpond.lake.ports import Engine
 
 _SHOWN = 5
