@@ -43,8 +43,8 @@ class Computed:
     features: tuple[Feature, ...]
 
 
-class Forms(Protocol):
-    """What a dialect has to say for its part of a join."""
+class Dialect(Protocol):
+    """What an engine's SQL has to say for its part of a join."""
 
     @property
     def numbered(self) -> str:
@@ -84,24 +84,24 @@ def select_list(*parts: str | Sequence[str]) -> str:
     return ", ".join(flat)
 
 
-def assemble(forms: Forms, engine: Engine, spine: str, at: str | None, plans: Sequence[ViewPlan]) -> str:
+def assemble(dialect: Dialect, engine: Engine, spine: str, at: str | None, plans: Sequence[ViewPlan]) -> str:
     """As `millpond.features.point_in_time.join_features`, of views resolved against their snapshots."""
-    quote, prefix = forms.quote, f"__join_{secrets.token_hex(6)}"
-    columns = forms.kinds(engine, spine)
+    quote, prefix = dialect.quote, f"__join_{secrets.token_hex(6)}"
+    columns = dialect.kinds(engine, spine)
     check_spine(columns, at, plans)
     rows = f"{prefix}_spine"
-    instant = forms.microseconds(quote(at)) if at is not None else "CAST(NULL AS BIGINT)"
+    instant = dialect.microseconds(quote(at)) if at is not None else "CAST(NULL AS BIGINT)"
     engine.materialize(rows, f"SELECT *, {instant} AS __us FROM {spine}")
     groups: dict[_Group, Points] = {}
     joins, values = [], [f"s.{quote(column)}" for column in columns]
     for index, plan in enumerate(plans):
         group = _Group(plan.entity_keys, plan.time is not None, plan.every)
         if group not in groups:
-            groups[group] = _make_points(forms, engine, f"{prefix}_{len(groups)}", rows, group)
-        computed = list(forms.compute(engine, f"{prefix}_v{index}", plan, groups[group]))
+            groups[group] = _make_points(dialect, engine, f"{prefix}_{len(groups)}", rows, group)
+        computed = list(dialect.compute(engine, f"{prefix}_v{index}", plan, groups[group]))
         found = {each.name: f"v{index}_{number}" for number, one in enumerate(computed) for each in one.features}
         for number, one in enumerate(computed):
-            _check_sums(forms, engine, one, plan)
+            _check_sums(dialect, engine, one, plan)
             joins.append((group, f"LEFT JOIN {one.relation} v{index}_{number} ON v{index}_{number}.pid = %s.pid"))
         values += [_final(quote(each.name), each, found[each.name]) for each in plan.features]
     text = f"{rows} s"
@@ -114,14 +114,14 @@ def assemble(forms: Forms, engine: Engine, spine: str, at: str | None, plans: Se
     return f"(SELECT {select_list(values)} FROM {text})"
 
 
-def _make_points(forms: Forms, engine: Engine, prefix: str, rows: str, group: _Group) -> Points:
+def _make_points(dialect: Dialect, engine: Engine, prefix: str, rows: str, group: _Group) -> Points:
     keys, timed, every = group
-    names = [forms.quote(key) for key in keys]
+    names = [dialect.quote(key) for key in keys]
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
     entities, points = f"{prefix}_entities", f"{prefix}_points"
     engine.materialize(
         entities,
-        f"""SELECT {forms.numbered} AS eid, *
+        f"""SELECT {dialect.numbered} AS eid, *
             FROM (SELECT DISTINCT {select_list(names)} FROM {rows} WHERE {present}) AS entities""",
     )
     if not timed:
@@ -133,20 +133,20 @@ def _make_points(forms: Forms, engine: Engine, prefix: str, rows: str, group: _G
     on = " AND ".join(f"s.{name} = e.{name}" for name in names)
     engine.materialize(
         points,
-        f"""SELECT {forms.numbered} AS pid, * FROM (
+        f"""SELECT {dialect.numbered} AS pid, * FROM (
             SELECT DISTINCT e.eid, {instant} AS us, {select_list([f"e.{name}" for name in names])}
             FROM {rows} s JOIN {entities} e ON {on} WHERE s.__us IS NOT NULL) AS points""",
     )
     return Points(points, entities, keys, instant)
 
 
-def _check_sums(forms: Forms, engine: Engine, computed: Computed, plan: ViewPlan) -> None:
+def _check_sums(dialect: Dialect, engine: Engine, computed: Computed, plan: ViewPlan) -> None:
     """Refuse sums that do not fit into 64 bits."""
     sums = [each for each in computed.features if each.is_integer_sum]
     if not sums:
         return
     # as text: sums may have 128 bits, which engines need not hand over
-    names = [forms.quote(each.name) for each in sums]
+    names = [dialect.quote(each.name) for each in sums]
     bounds = [f"CAST({bound}({name}) AS STRING)" for name in names for bound in ("min", "max")]
     found = engine.rows(f"SELECT {select_list(bounds)} FROM {computed.relation} AS computed")[0]
     for feature, least, most in zip(sums, found[::2], found[1::2], strict=True):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator
 
-from millpond.features.assembly import Computed, Points, assemble, select_list
+from millpond.features.assembly import Computed, Points, select_list
 from millpond.features.plan import Feature, Kind, ViewPlan
 from millpond.features.sql_duckdb.distinct import distinct
-from millpond.features.sql_duckdb.evidence import evidence
 from millpond.features.sql_duckdb.names import ViewTables, quote
 from millpond.features.sql_duckdb.picks import first, first_over, latest
 from millpond.features.sql_duckdb.timeless import timeless
@@ -29,20 +26,10 @@ class DuckDBDialect:
     def __init__(self, tile_rows: float = 8.0) -> None:
         self._tile_rows = tile_rows
 
-    def join(self, engine: Engine, spine: str, at: str | None, plans: Sequence[ViewPlan]) -> str:
-        """As `millpond.features.point_in_time.join_features`, of views resolved against their snapshots."""
-        return assemble(self, engine, spine, at, plans)
-
     def compute(self, engine: Engine, prefix: str, plan: ViewPlan, points: Points) -> Iterator[Computed]:
-        """As `millpond.features.assembly.Forms.compute`."""
+        """As `millpond.features.assembly.Dialect.compute`."""
         tables = _make_tables(engine, prefix, plan, points, self._tile_rows)
         yield from _compute(engine, tables)
-
-    def evidence(
-        self, engine: Engine, plan: ViewPlan, example: str, at: datetime | None
-    ) -> dict[str, tuple[int, datetime | None, list[tuple[Any, ...]]]]:
-        """As `millpond.features.point_in_time.Dialect.evidence`."""
-        return evidence(engine, plan, example, at)
 
     def kinds(self, engine: Engine, relation: str) -> dict[str, Kind]:
         """The columns of a relation, with their kinds."""
