@@ -15,6 +15,7 @@ from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.definitions.tables import FunctionDerivation, SqlDerivation, Table
 from millpond.lake.duckdb_errors import explain_expression
+from millpond.lake.events import pushed_rows, with_pushed
 from millpond.lake.keys import refuse_bad_keys, refuse_no_instant
 from millpond.lake.ports import Engine, Lake, Snapshot
 from millpond.lake.query_errors import of_engine, translate
@@ -46,7 +47,8 @@ class Derived:
 def derive(lake: Lake, engine: Engine, table: Table, inputs: Mapping[str, Snapshot], *, force: bool = False) -> Derived:
     """Compute a derived table from pinned inputs, and overwrite it.
 
-    The rows are computed once, into the engine's memory and spill files; what is checked is what is written.
+    The rows are computed once, into the engine's memory and spill files; what is checked is what is written. Rows that
+    were pushed into the table stay where the derivation gives none of their key.
 
     Args:
         lake: Where the table is written.
@@ -70,7 +72,8 @@ def derive(lake: Lake, engine: Engine, table: Table, inputs: Mapping[str, Snapsh
     with engine.session():
         where = _compute(engine, table, pinned)
         _refuse(engine, table, where)
-        rows = engine.output(f"SELECT * FROM {_ROWS}")
+        columns = engine.schema(_ROWS).names
+        rows = engine.output(with_pushed(engine, _ROWS, columns, pushed_rows(lake, table), table.keys))
         return Derived(lake.overwrite(table.name, rows, properties=said), False)
 
 

@@ -14,7 +14,8 @@ from millpond.core.values import read_value
 from millpond.definitions.tables import Table
 from millpond.lake.clean import clean_batch
 from millpond.lake.ports import Column, Engine, Lake, Snapshot
-from millpond.lake.schema import column_hint, quoted
+from millpond.lake.schema import column_hint
+from millpond.lake.sql_text import sql_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,16 +149,23 @@ def with_pushed(engine: Engine, rows: str, columns: Sequence[str], pushed: Snaps
         pushed: The snapshot of `pushed_table`; None where nothing was ever pushed.
         key: The table's key columns.
     """
-    names = ", ".join(quoted(name) for name in columns)
+    text = sql_text(engine.dialect)
+    names = text.names(columns)
     if pushed is None:
         return f"SELECT {names} FROM {rows}"
     there = set(pushed.column_names)
-    taken = ", ".join(f"e.{quoted(name)}" if name in there else f"NULL AS {quoted(name)}" for name in columns)
-    same = " AND ".join(f"d.{quoted(name)} = e.{quoted(name)}" for name in key)
+    taken = ", ".join(f"e.{text.name(each)}" if each in there else f"NULL AS {text.name(each)}" for each in columns)
+    same = " AND ".join(f"d.{text.name(each)} = e.{text.name(each)}" for each in key)
     return (
         f"SELECT {names} FROM {rows} UNION ALL SELECT {taken} FROM {engine.scan(pushed)} AS e "
         f"WHERE NOT EXISTS (SELECT 1 FROM {rows} AS d WHERE {same})"
     )
+
+
+def pushed_rows(lake: Lake, table: Table) -> Snapshot | None:
+    """The newest pushed rows of a table that is overwritten as a whole; None where there are none."""
+    name = pushed_table(table.name)
+    return lake.snapshot(name) if lake.exists(name) else None
 
 
 def only_landed_since(history: Sequence[Snapshot], snapshot_id: int) -> bool:

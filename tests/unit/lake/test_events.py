@@ -7,6 +7,7 @@ import pytest
 
 import millpond as mp
 from millpond.core.errors import DataError, SchemaMismatch
+from millpond.lake.derive import derive
 from millpond.lake.events import (
     Limits,
     conform_events,
@@ -17,6 +18,7 @@ from millpond.lake.events import (
     pushed_table,
     with_pushed,
 )
+from millpond.lake.ingest import ingest
 from millpond.lake.ports import Column
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -146,3 +148,24 @@ def test_a_table_that_is_overwritten_keeps_its_pushed_rows(lake, engine):
     query = with_pushed(engine, "fresh", ["id", "size", "new"], pushed, ["id"])
     assert sorted(engine.rows(query)) == [(1, 100, True), (2, 200, True), (5, 55, None)]
     assert sorted(engine.rows(with_pushed(engine, "fresh", ["id"], None, ["id"]))) == [(1,), (2,)]
+
+
+def test_deriving_again_keeps_pushed_rows_that_the_derivation_says_nothing_of(lake, engine, read):
+    raw = mp.Table("raw")
+    lake.append("raw", pa.table({"id": [1, 2], "size": [1, 2]}))
+    table = mp.sql_table("orders", raw, query="SELECT id, size * 10 AS size FROM raw", key="id")
+    derive(lake, engine, table, {"raw": lake.snapshot("raw")})
+    land(lake, table, pa.table({"id": [2, 7], "size": [0, 70]}), "1-2")
+    assert derive(lake, engine, table, {"raw": lake.snapshot("raw")}).skipped
+    lake.append("raw", pa.table({"id": [3], "size": [3]}))
+    again = derive(lake, engine, table, {"raw": lake.snapshot("raw")})
+    assert read(again.snapshot, "id, size") == [(1, 10), (2, 20), (3, 30), (7, 70)]
+
+
+def test_ingesting_over_a_table_keeps_pushed_rows_that_the_file_says_nothing_of(lake, engine, read):
+    table = orders(mode="overwrite")
+    moment = pa.array([NOW, NOW], pa.timestamp("us", "UTC"))
+    ingest(lake, engine, table, pa.table({"id": [1, 2], "at": moment}))
+    land(lake, table, pa.table({"id": [2, 7], "at": moment}), "1-2")
+    done = ingest(lake, engine, table, pa.table({"id": [2, 3], "at": moment}))
+    assert read(done.snapshot, "id") == [(2,), (3,), (7,)]
