@@ -209,7 +209,8 @@ class ExamplePlatform:
                         0, 0, 2.25, 0.0517, "", (example,)),
             FeatureSkew("plane_facts__seats", "plane_facts", "b", 0.0, 0, 0, 0, 0, 0, looked_at, None, None,
                         "There is no table 'planes'"),
-            FeatureSkew("airport_weather__temp", "airport_weather", "c", 0.0, looked_at, looked_at, 0, 0, 0, 0, 0.0, 0.0),
+            FeatureSkew("airport_weather__temp", "airport_weather", "c", 0.0, looked_at, looked_at, 0, 0, 0, 0, 0.0,
+                        0.0),
         )  # fmt: skip
         report = SkewReport(
             new_id("skew"), model, version, now(), user, 1280, looked_at, wanted.sample, wanted.since, wanted.until,
