@@ -15,9 +15,11 @@ from millpond.cli import (
     audit,
     check,
     deploy,
+    feature,
     ingest,
     init,
     model,
+    plan,
     predict,
     skew,
     status,
@@ -55,9 +57,9 @@ def _options(
     context.obj = Session(project, profile)
 
 
-for _command in (init, ingest, check, train, deploy, up, predict, trace, skew, status, audit):
+for _command in (init, ingest, check, plan, train, deploy, up, predict, trace, skew, status, audit):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
-for _noun in (table, model, token):
+for _noun in (table, feature, model, token):
     app.add_typer(_noun.app, name=_noun.__name__.rpartition(".")[2])
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
-from millpond.platform import lake_pages, model_pages, receipts, skew
+from millpond.platform import catalog, lake_pages, model_pages, receipts, skew
+from millpond.platform.feature_models import CatalogLine
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
     DeploymentState,
@@ -61,8 +62,11 @@ class PlatformReader:
     def table(self, name: str) -> TablePage:
         return lake_pages.table_page(self._platform, name)
 
+    def features(self, search: str = "") -> Sequence[CatalogLine]:
+        return catalog.features(self._platform, search)
+
     def feature_view(self, name: str) -> FeatureViewPage:
-        return lake_pages.feature_view_page(self._platform, name)
+        return catalog.feature_view(self._platform, name)
 
     def model(self, name: str) -> ModelPage:
         return model_pages.model_page(self._platform, name, self._state)

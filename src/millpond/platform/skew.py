@@ -16,6 +16,7 @@ from millpond.definitions.models import Model
 from millpond.features.ports import PinnedView
 from millpond.monitoring.report import FeatureSkew, SkewReport, worst_first
 from millpond.platform import skew_examples, versions
+from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush
 from millpond.platform.progress import step
@@ -55,10 +56,10 @@ def measure_skew(
 ) -> SkewReport:
     """Recompute the features of logged predictions from the lake, compare, and keep the result in `millpond.skew`.
 
-    The prediction log is moved into the lake first; what a running server still writes is looked at too. Features
-    are recomputed with the version's own definitions, as of each prediction's instant, from the current snapshot of
-    each table: a row that landed after the prediction counts only where its time, and its known time, lie before the
-    instant. The same predictions and snapshots give the same numbers. One commit, or none.
+    Pushed events, and the prediction log, are moved into the lake first; what a running server still writes is
+    looked at too. Features are recomputed with the version's own definitions, as of each prediction's instant, from
+    the current snapshot of each table: a row that landed after the prediction counts only where its time, and its
+    known time, lie before the instant. The same predictions and snapshots give the same numbers. One commit, or none.
 
     Args:
         platform: The project.
@@ -81,6 +82,7 @@ def measure_skew(
         what = f"The window ends at {format_instant(until)}, and begins at {format_instant(since)}"
         raise RequestError(what, where="since, until", hint="since lies before until")
     chosen = _version(platform, model, version)
+    land(platform)
     with step(platform.listener, f"skew of {chosen}") as current:
         report = _measure(platform, chosen, Window(model, chosen.number, since, until), sample)
         store(platform.lake, report)

@@ -17,6 +17,7 @@ from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
 from millpond.platform import live_gates, release, versions
 from millpond.platform.alone import alone
+from millpond.platform.applied import record
 from millpond.platform.loading import definition_files
 from millpond.platform.platform import Platform
 from millpond.platform.progress import Step, step
@@ -76,6 +77,7 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
     if known is not None:
         with step(platform.listener, f"train {model.name}") as current:
             current.up_to_date(f"version {known.number}")
+        record(platform, model)
         return _finish(platform, known)
     # The model store takes seconds to load; it does so beside the fit.
     threading.Thread(target=platform.store.make_ready, daemon=True).start()
@@ -87,6 +89,7 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
     with step(platform.listener, f"register {model.name}") as current:
         version = platform.store.register(_candidate(platform, model, examples, lineage, trained))
         versions.pin(platform, version, lineage)
+        record(platform, model)
         current.detail = f"version {version.number}, loaded and tried in a clean process"
     promoted = _judge(platform, version, trained.gates)
     return TrainResult(

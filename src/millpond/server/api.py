@@ -18,6 +18,8 @@ from millpond.access.ports import AuditEntry, AuditReader, Identity, Verdict
 from millpond.core.errors import RequestError
 from millpond.monitoring.report import SkewReport
 from millpond.platform import read_models as models
+from millpond.platform.events import Acknowledged
+from millpond.platform.feature_models import CatalogLine
 from millpond.server.processes import ChildStatus
 
 PREFIX = "/api/v1"
@@ -37,6 +39,13 @@ class PromoteBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     version: int = Field(ge=1)
     why: str = Field(min_length=1, max_length=2000)
+
+
+class PushBody(BaseModel):
+    """Events of one table: column -> value, instants as ISO 8601 text with an offset."""
+
+    model_config = ConfigDict(extra="forbid")
+    events: list[dict[str, Any]] = Field(min_length=1, max_length=100_000)
 
 
 class SkewBody(BaseModel):
@@ -117,6 +126,9 @@ def calls(
     def promote(ask: Ask) -> models.Promotion:
         return operations.promote(ask.path["model"], ask.body.version, ask.body.why, ask.identity.name)
 
+    def push(ask: Ask) -> Acknowledged:
+        return operations.push(ask.path["table"], ask.body.events, ask.identity.name)
+
     def measure_skew(ask: Ask) -> SkewReport:
         body = ask.body
         wanted = models.SkewRequest(
@@ -135,6 +147,22 @@ def calls(
         Call("GET", "/status", "How the parts of the platform are", Status, lambda _: status()),
         Call("GET", "/overview", "The project at a glance", models.Overview, lambda _: reader.overview()),
         Call("GET", "/tables/{table}", "A table", models.TablePage, lambda ask: reader.table(ask.path["table"])),
+        Call(
+            "POST",
+            "/tables/{table}/events",
+            "Push events: durable, and in the next lookup, when it answers",
+            Acknowledged,
+            push,
+            body=PushBody,
+        ),
+        Call(
+            "GET",
+            "/features",
+            "The features whose line has every word of `search`; tag:WORD and owner:WORD look there alone",
+            Sequence[CatalogLine],
+            lambda ask: reader.features(ask.query.get("search", "")),
+            query={"search": str},
+        ),
         Call(
             "GET",
             "/features/{view}",

@@ -42,8 +42,8 @@ def clock(rows):
 
 returned = mp.Model(
     "returned", task=mp.Classification(label="returned"), examples=orders,
-    inputs=[habit, hourly, person, clock, "category", "amount"],
-    estimator="linear", gates=[mp.no_skew(min_compared=10)],
+    inputs=[habit, hourly, person, clock, "category", "amount"], estimator="linear",
+    gates=[mp.no_skew(min_compared=10)],
 )
 plain = mp.Model("plain", task=mp.Classification(label="returned"), examples=orders, inputs=["amount"],
                  estimator="linear")
