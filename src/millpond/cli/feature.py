@@ -1,4 +1,4 @@
-"""`millpond feature`: list, show, diff."""
+"""`millpond feature`: list, show, diff, refresh, forget."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from millpond.cli.output import Output, failures, grid, plain
 from millpond.cli.session import Json, session
+from millpond.core.errors import RequestError
 from millpond.definitions.changes import in_words
 
 if TYPE_CHECKING:
@@ -89,6 +90,65 @@ def diff_view(
         if not json:
             for line in _differences(found):
                 output.line(line)
+
+
+@app.command()
+def refresh(
+    context: typer.Context,
+    views: Annotated[
+        list[str] | None, typer.Argument(help="Feature views; default: all declared, and those of champions.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Do everything again, whatever is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Bring views up to date in the online store."""
+    output = Output(as_json=json)
+    with failures(output):
+        from millpond.platform import online
+
+        done = online.refresh(session(context).open(output), views or [], full=full)
+        rows = [
+            (each.view, each.how, each.state.entities, each.state.grid or each.state.since, each.state.refreshed_at)
+            for each in done
+        ]
+        value = [
+            {"view": view, "how": how, "entities": entities, "exact_from": exact, "refreshed_at": at}
+            for view, how, entities, exact, at in rows
+        ]
+        output.data(value, grid("view", "refresh", "entities", "exact from", "refreshed", rows=rows))
+        output.next("millpond up", "keeps them up to date")
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    entity: Annotated[str, typer.Argument(help="Entity.")],
+    key: Annotated[list[str], typer.Argument(help="Its key, as COLUMN=VALUE.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete an entity from the online store, and from every table of the lake by a rewrite."""
+    output = Output(as_json=json)
+    with failures(output):
+        from millpond.platform.forget import forget as forget_entity
+
+        named = dict(_pair(each) for each in key)
+        if not yes:
+            typer.confirm(
+                f"Delete {entity} {', '.join(key)} from everything? This cannot be undone", abort=True, err=True
+            )
+        found = forget_entity(session(context).open(output), entity, named)
+        rows = [("online store", found.online), *found.rows.items()]
+        told = [f"still held by {each}, which a version or a receipt pins" for each in found.pinned]
+        told += [f"not touched: {each}, which tables were ingested from" for each in found.sources]
+        output.data(found, [grid("deleted from", "rows", rows=rows), *told])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise RequestError(f"{text!r} is not COLUMN=VALUE", where="KEY", hint="such as customer_id=c12")
+    return name, value
 
 
 def _differences(found: MeaningDiff) -> Iterator[str]:

@@ -16,6 +16,7 @@ from millpond.access.ports import AuditReader
 from millpond.console import forms
 from millpond.console.charts import metric_line
 from millpond.console.rendering import page
+from millpond.console.skew import SkewPages
 from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
 from millpond.platform.read_models import Answer, ModelPage, Operations, Reader
 
@@ -54,6 +55,7 @@ class Console:
             Route("/models/{model}/versions/{number:int}", self.version, methods=["GET"]),
             Route("/models/{model}/versions/{number:int}/report", self.report, methods=["GET"]),
             Route("/models/{model}/versions/{number:int}/promote", self.promote, methods=["POST"]),
+            *SkewPages(self.reader, self.operations).routes(),
             Route("/predictions", self.predictions, methods=["GET"]),
             Route("/predictions/{id}", self.receipt, methods=["GET"]),
             Route("/audit", self.audit_log, methods=["GET"]),

@@ -60,13 +60,13 @@ def features(platform: Platform, search: str = "") -> list[CatalogLine]:
     return found
 
 
-def feature_view(platform: Platform, name: str, states: Sequence[ViewState] = ()) -> FeatureViewPage:
+def feature_view(platform: Platform, name: str, states: Sequence[ViewState] | None = None) -> FeatureViewPage:
     """All about a feature view.
 
     Args:
         platform: The project.
         name: The view's name.
-        states: What the online store holds.
+        states: What the online store holds; None asks it.
 
     Raises:
         NotFound: No such view is declared.
@@ -88,7 +88,7 @@ def feature_view(platform: Platform, name: str, states: Sequence[ViewState] = ()
         known=view.known_time,
         owner=view.owner,
         tags=tuple(view.tags),
-        freshness=_freshness(platform, view, states),
+        freshness=_freshness(platform, view, platform.online_states if states is None else states),
         basis=basis,
         lineage=tuple(_lineage(platform, view.source, record)),
         versions=tuple(reversed(versions(record, name, meaning(view)))),

@@ -14,14 +14,14 @@ from millpond.platform.release import CHAMPION
 from millpond.registry.ports import Version
 
 
-def plan(platform: Platform, states: Sequence[ViewState] = ()) -> Plan:
+def plan(platform: Platform, states: Sequence[ViewState] | None = None) -> Plan:
     """What the project's definitions change, compared with what was applied; applies nothing.
 
     New rows are no change of definitions: what they make out of date is not told here.
 
     Args:
         platform: The project.
-        states: What the online store holds.
+        states: What the online store holds; None asks it.
 
     Raises:
         DefinitionError: The definitions are wrong.
@@ -32,7 +32,7 @@ def plan(platform: Platform, states: Sequence[ViewState] = ()) -> Plan:
         Record.of(platform),
         _derived(platform),
         [each for name in _models(platform) for each in trained(platform, name)],
-        states,
+        platform.online_states if states is None else states,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the faces show, and the two things they do: plain data, and the narrow ports through which it comes.
+"""What the faces show, and the few things they do: plain data, and the narrow ports through which it comes.
 
 Command line, server, console and notebooks share these. Every value is plain Python: text, numbers, booleans, aware
 instants in UTC, tuples and mappings of those. Ports are safe across threads and may block; an answer is one consistent
@@ -11,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+if TYPE_CHECKING:
+    from millpond.platform.events import Acknowledged
+
+from millpond.monitoring.report import SkewReport
 from millpond.platform.feature_models import (
     CatalogLine,
     FeatureLine,
@@ -534,6 +538,16 @@ class Answer:
         return f"/predictions/{self.prediction_id}"
 
 
+@dataclass(frozen=True)
+class SkewRequest:
+    """What is to be measured; see `platform.skew.measure_skew`."""
+
+    version: int | None = None
+    sample: int | None = 10_000
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 class LakeReader(Protocol):
     """Tables and feature views. Names that do not exist raise NotFound, with a close match as hint."""
 
@@ -572,7 +586,15 @@ class PredictionReader(Protocol):
         ...
 
 
-class Reader(LakeReader, ModelReader, PredictionReader, Protocol):
+class SkewReader(Protocol):
+    """Measured skew."""
+
+    def skew(self, model: str, version: int | None = None) -> SkewReport:
+        """The newest measurement of a model, or of one of its versions; raises NotFound where there is none."""
+        ...
+
+
+class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, Protocol):
     """Everything that is shown."""
 
 
@@ -603,5 +625,18 @@ class Operations(Protocol):
         Raises:
             NotFound: No such model or version.
             RequestError: `why` is blank.
+        """
+        ...
+
+    def push(self, table: str, rows: Sequence[Mapping[str, Any]], user: str) -> Acknowledged:
+        """Push events into a table; see `millpond.platform.events.push`, with its errors."""
+        ...
+
+    def measure_skew(self, model: str, wanted: SkewRequest, user: str) -> SkewReport:
+        """Recompute served feature values from the lake, compare, and keep the measurement.
+
+        Raises:
+            NotFound: No such model or version, or no prediction of it is logged in the window.
+            RequestError: The sample or the window is empty, or the model takes no features.
         """
         ...

@@ -14,6 +14,7 @@ from millpond.definitions.tables import Table, WriteMode
 from millpond.lake.ports import Engine, Snapshot
 from millpond.platform.alone import alone
 from millpond.platform.applied import record
+from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 
@@ -73,7 +74,7 @@ def ingest_declared(platform: Platform) -> list[Ingested]:
 
 
 def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
-    """Derive and check tables, inputs first; returns the current snapshot of each.
+    """Derive and check tables, inputs first, pushed events included; returns the current snapshot of each.
 
     A table whose code and inputs have not changed is not derived again, and one that passed its checks at this
     snapshot is not checked again. A blocking check that fails stops here: nothing that reads the table is written.
@@ -84,6 +85,8 @@ def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
         DefinitionError: A definition names a column that a table does not have.
     """
     snapshots: dict[str, Snapshot] = {}
+    tables = list(tables)
+    land(platform, [table.name for table in tables])
     with platform.engine() as engine:
         for table in tables:
             with alone(platform, f"table-{table.name}"):

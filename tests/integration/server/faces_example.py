@@ -10,6 +10,7 @@ from millpond.core.errors import NotFound, RequestError
 from millpond.core.ids import new_id
 from millpond.core.names import did_you_mean
 from millpond.core.time import now
+from millpond.monitoring.report import FeatureSkew, SkewExample, SkewReport
 from millpond.platform import feature_models as f
 from millpond.platform import read_models as m
 
@@ -44,6 +45,7 @@ class ExamplePlatform:
         self.receipts: dict[str, m.Receipt] = {}
         self.champion = 2
         self.promotions: list[m.Promotion] = []
+        self.measured: list[SkewReport] = []
 
     # --- Reader
 
@@ -222,7 +224,42 @@ class ExamplePlatform:
             if model in (None, r.model)
         ][:limit]
 
+    def skew(self, model: str, version: int | None = None) -> SkewReport:
+        self._model(model)
+        found = [each for each in self.measured if each.model == model and version in (None, each.version)]
+        if not found:
+            raise NotFound(f"The skew of {model} was never measured.")
+        return found[-1]
+
     # --- Operations
+
+    def measure_skew(self, model: str, wanted: m.SkewRequest, user: str) -> SkewReport:
+        self._model(model)
+        version = wanted.version or self.champion
+        self._version(version)
+        if wanted.since and wanted.until and wanted.until <= wanted.since:
+            raise RequestError("The window ends before it begins.", where="since, until")
+        looked_at = min(wanted.sample or 1280, 1280)
+        at = datetime(2013, 12, 20, 22, 15, tzinfo=UTC)
+        example = SkewExample(
+            "p_06f3kd8s1a2b3c4d5e6f7g8h9j", at, 41.25, 43.5, "/predictions/p_06f3kd8s1a2b3c4d5e6f7g8h9j", 17,
+            ("B6-1013", "DL-50"), 1, ("AA-1<script>",), 0, (),
+            "flights: 1 row was added or changed later, at an instant before the prediction's",
+        )  # fmt: skip
+        features = (
+            FeatureSkew("airport_traffic__mean_delay_1h", "airport_traffic", "a", 1e-9, looked_at, looked_at - 3, 3, 1,
+                        0, 0, 2.25, 0.0517, "", (example,)),
+            FeatureSkew("plane_facts__seats", "plane_facts", "b", 0.0, 0, 0, 0, 0, 0, looked_at, None, None,
+                        "There is no table 'planes'"),
+            FeatureSkew("airport_weather__temp", "airport_weather", "c", 0.0, looked_at, looked_at, 0, 0, 0, 0,
+                        0.0, 0.0),
+        )  # fmt: skip
+        report = SkewReport(
+            new_id("skew"), model, version, now(), user, 1280, looked_at, wanted.sample, wanted.since, wanted.until,
+            self._start, {"flights": 72190028397}, features,
+        )  # fmt: skip
+        self.measured.append(report)
+        return report
 
     def predict(self, model, rows, as_of, user) -> list[m.Answer]:
         self._model(model)

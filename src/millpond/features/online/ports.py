@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from millpond.core.fingerprints import fingerprint
@@ -67,7 +68,7 @@ class OnlineView:
             types={column.name: column.type for column in snapshot.columns if column.name in used},
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """What the view means, types included: 16 hexadecimal digits. Other meaning, other fingerprint."""
         return fingerprint(self.describe())[:16]
@@ -263,6 +264,12 @@ class OnlineStore(Protocol):
 
     def drop(self, view: OnlineView) -> None:
         """Delete all that is held of a view."""
+        ...
+
+    def synced_at(self) -> datetime | None:
+        """Until when the store is known to have everything that was acknowledged, UTC, where it is a replica that has
+        lost its original; None where nothing is missing.
+        """
         ...
 
     def close(self) -> None: ...
