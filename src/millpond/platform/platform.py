@@ -89,7 +89,7 @@ class Platform:
 
     @cached_property
     def access(self) -> AccessStore:
-        """Identities, tokens, and the audit log."""
+        """Identities, tokens, the audit log, and what definitions meant."""
         from millpond.access.store import AccessStore
 
         self.settings.state.mkdir(parents=True, exist_ok=True)
