@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -80,7 +81,7 @@ def start(adapter):
     started = []
 
     def start(code):
-        text = f"import sys\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        text = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         text += f"import {__name__.rpartition('.')[2]} as contract\n{adapter.source}{textwrap.dedent(code)}"
         process = subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True)
         started.append(process)
