@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -78,15 +79,17 @@ def clear(kv: Any) -> None:
         kv.delete(key)
 
 
-@pytest.fixture(scope="module", autouse=True, params=[3, 64], ids=["narrow", "wide"])
-def nodes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Nodes so small that few rows make high trees, and the real ones."""
+@contextmanager
+def nodes(most: int) -> Iterator[None]:
+    """Nodes of at most so many rows or children: the smaller, the higher are the trees of few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param < tree.MOST_ROWS:
-            for module in (tree, bulk):
-                patch.setattr(module, "MOST_ROWS", request.param)
-                patch.setattr(module, "MOST_CHILDREN", request.param)
+        for module in (tree, bulk):
+            patch.setattr(module, "MOST_ROWS", most)
+            patch.setattr(module, "MOST_CHILDREN", most)
         yield
+
+
+SIZES = st.sampled_from([2, 3, 7, tree.MOST_ROWS])
 
 
 def online_view(world: Any, schema: pa.Schema) -> OnlineView:
@@ -203,35 +206,36 @@ def test_pushed_rows_give_what_the_oracle_says(data: st.DataObject, kv: Any, ora
     clear(kv)
     world = data.draw(worlds.worlds())
     live = LiveView(online_view(world, worlds.SCHEMA))
-    for row in order_of(world, data.draw(st.sampled_from(["known", "shuffled"])), data):
-        insert(live, kv, row)
+    with nodes(data.draw(SIZES)):
+        for row in order_of(world, data.draw(st.sampled_from(["known", "shuffled"])), data):
+            insert(live, kv, row)
     check(live, kv, world, world.rows, oracle)
 
 
 @given(data=st.data())
 @settings(max_examples=settings().max_examples // 2)
 def test_updates_and_deletions(data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
-    """Some rows are loaded, the rest inserted; then some are replaced and some removed."""
+    """Some rows are loaded, the rest inserted; then some are replaced, and in the end all are removed."""
     clear(kv)
     world = data.draw(worlds.worlds())
     live = LiveView(online_view(world, worlds.SCHEMA))
     rows = list(world.rows)
     loaded = data.draw(st.integers(0, len(rows)))
-    load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([1, 2, 5, 1000])))
-    check(live, kv, world, rows[:loaded], oracle)
-    for row in rows[loaded:]:
-        insert(live, kv, row)
-    check(live, kv, world, rows, oracle)
-    for _ in range(data.draw(st.integers(0, 12)) if rows else 0):
-        place = data.draw(st.integers(0, len(rows) - 1))
-        remove(live, kv, rows[place])
-        rows[place] = data.draw(worlds.rows(rows[place]["id"]))
-        insert(live, kv, rows[place])
-    check(live, kv, world, rows, oracle)
-    while rows:
-        remove(live, kv, rows.pop(data.draw(st.integers(0, len(rows) - 1))))
-        if data.draw(st.integers(0, 5)) == 0:
-            check(live, kv, world, rows, oracle)
+    with nodes(data.draw(SIZES)):
+        load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([1, 2, 5, 1000])))
+        check(live, kv, world, rows[:loaded], oracle)
+        for row in rows[loaded:]:
+            insert(live, kv, row)
+        for _ in range(data.draw(st.integers(0, 12)) if rows else 0):
+            place = data.draw(st.integers(0, len(rows) - 1))
+            remove(live, kv, rows[place])
+            rows[place] = data.draw(worlds.rows(rows[place]["id"]))
+            insert(live, kv, rows[place])
+        check(live, kv, world, rows, oracle)
+        while rows:
+            remove(live, kv, rows.pop(data.draw(st.integers(0, len(rows) - 1))))
+            if data.draw(st.integers(0, 5)) == 0:
+                check(live, kv, world, rows, oracle)
     assert list(kv.scan(b"", b"\xff")) == []
 
 
@@ -244,9 +248,10 @@ def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, wo
     live = LiveView(online_view(world, worlds.SCHEMA))
     rows = order_of(world, data.draw(st.sampled_from(["known", "shuffled"])), data)
     loaded = data.draw(st.sampled_from([0, len(rows) // 2, len(rows)]))
-    load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([7, 1000])))
-    for row in rows[loaded:]:
-        insert(live, kv, row)
+    with nodes(data.draw(SIZES)):
+        load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([7, 1000])))
+        for row in rows[loaded:]:
+            insert(live, kv, row)
     check(live, kv, world, rows, oracle)
     for key in {entity(live.view, row) for row in rows}:
         assert live.forget(kv, PREFIX, key) == sum(entity(live.view, row) == key for row in rows)
@@ -261,8 +266,9 @@ def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, 
     found = []
     for _ in range(2):
         clear(kv)
-        for row in data.draw(st.permutations(world.rows)):
-            insert(live, kv, row)
+        with nodes(data.draw(SIZES)):
+            for row in data.draw(st.permutations(world.rows)):
+                insert(live, kv, row)
         found.append(answers(live, kv, world))
     for one, other in zip(*found, strict=True):
         assert (one is None) == (other is None)
