@@ -299,6 +299,12 @@ class OnlineStore(Protocol):
         """Delete all that is held of a view."""
         ...
 
+    def synced_at(self) -> datetime | None:
+        """Until when the store is known to have everything that was acknowledged, UTC, where it is a replica that has
+        lost its original; None where nothing is missing.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
