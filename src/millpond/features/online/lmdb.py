@@ -104,9 +104,6 @@ class LmdbStore:
                 drop(self._environment, txn, view)
             collect(self._environment)
 
-    def synced_at(self) -> None:
-        """An original lacks nothing."""
-
     def synced_at(self) -> datetime | None:
         return None
 
