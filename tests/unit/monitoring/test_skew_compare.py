@@ -37,6 +37,7 @@ def log(engine: DuckDBEngine, inputs: Sequence[Mapping[str, Any]], request: Mapp
         "request": [json.dumps(request or {"k": "ä"}, ensure_ascii=False)] * number,
         "inputs": [json.dumps(dict(each), ensure_ascii=False) for each in inputs],
         "snapshots": ['{"t": 5}'] * number,
+        "events": pa.array([None] * number, pa.string()),
     }
     engine.register("log", pa.table(rows))
     return "log"
@@ -162,7 +163,7 @@ def test_keys_come_back_in_their_types(engine: DuckDBEngine) -> None:
         [found] = differing(engine, feature, 0, list(kinds))
     instant = datetime(2013, 12, 1, 8, 0, 0, 1, tzinfo=UTC)
     assert found.keys == {"n": 2**62 + 1, "t": instant, "b": None, "s": "x'y", "f": 0.1}
-    assert (found.snapshots, found.as_of) == ({"t": 5}, AT)
+    assert (found.snapshots, found.events, found.as_of) == ({"t": 5}, {}, AT)
 
 
 def test_what_differs_comes_first_and_a_report_keeps_its_values() -> None:
