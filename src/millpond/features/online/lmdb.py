@@ -107,9 +107,6 @@ class LmdbStore:
     def synced_at(self) -> None:
         """An original lacks nothing."""
 
-    def synced_at(self) -> datetime | None:
-        return None
-
     def close(self) -> None:
         """Give the files back; calling it again does nothing."""
         if not self._closed:
