@@ -104,8 +104,8 @@ class LmdbStore:
                 drop(self._environment, txn, view)
             collect(self._environment)
 
-    def synced_at(self) -> None:
-        """An original lacks nothing."""
+    def synced_at(self) -> datetime | None:
+        return None
 
     def close(self) -> None:
         """Give the files back; calling it again does nothing."""
