@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from millpond.definitions.project import Definitions
 from millpond.platform.loading import load_definitions
@@ -16,8 +16,11 @@ from millpond.settings.project import Settings, load_settings
 
 if TYPE_CHECKING:
     from millpond.access.store import AccessStore
+    from millpond.features.online.ports import OnlineStore, ViewState
+    from millpond.lake.current import CurrentSnapshots
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.iceberg import IcebergLake
+    from millpond.lake.ports import Engine
     from millpond.registry.mlflow_store import MLflowStore
 
 
@@ -28,23 +31,56 @@ class Platform:
         settings: The project's settings.
         user: Who acts; recorded with everything that is written.
         listener: Told of the steps of the use cases.
+        definitions: What the project declares; read from its files when first needed, unless given.
     """
 
-    def __init__(self, settings: Settings, *, user: str | None = None, listener: Listener = silent) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        user: str | None = None,
+        listener: Listener = silent,
+        definitions: Definitions | None = None,
+    ) -> None:
         self.settings = settings
         self.user = user or getpass.getuser()
         self.listener = listener
+        self._definitions = definitions
 
     @cached_property
     def definitions(self) -> Definitions:
         """What the project declares, validated."""
-        return load_definitions(self.settings.definitions)
+        return self._definitions or load_definitions(self.settings.definitions)
 
     @cached_property
     def lake(self) -> IcebergLake:
         from millpond.lake.iceberg import IcebergLake
 
         return IcebergLake(self.settings.lake)
+
+    @cached_property
+    def snapshots(self) -> CurrentSnapshots:
+        """The current snapshots of tables, asked of the catalog once a second."""
+        from millpond.lake.current import CurrentSnapshots
+
+        return CurrentSnapshots(self.lake)
+
+    @property
+    def has_online(self) -> bool:
+        """Whether anything was ever pushed, or kept for lookups."""
+        return self.settings.online.exists()
+
+    @property
+    def online_states(self) -> list[ViewState]:
+        """What the online store holds, by view name."""
+        return self.online.states() if self.has_online else []
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """The newest state of every entity, for lookups."""
+        from millpond.features.online.lmdb import LmdbStore
+
+        return LmdbStore(self.settings.online)
 
     @cached_property
     def store(self) -> MLflowStore:
@@ -54,7 +90,7 @@ class Platform:
 
     @cached_property
     def access(self) -> AccessStore:
-        """Identities, tokens, and the audit log."""
+        """Identities, tokens, the audit log, and what definitions meant."""
         from millpond.access.store import AccessStore
 
         self.settings.state.mkdir(parents=True, exist_ok=True)
@@ -76,6 +112,28 @@ class Platform:
             temp_directory=self.scratch / "spill",
         )
 
+    def new_compute(self, dialect: Literal["duckdb", "spark"] | None = None) -> Engine:
+        """An engine for heavy work, to be closed by whoever asked for it: the profile's, or the one that is named.
+
+        Spark is started by the first query, not by this call.
+        """
+        profile = self.settings.profile
+        if (dialect or profile.engine) == "duckdb":
+            return self.new_engine()
+        from millpond.lake.spark import SparkEngine
+
+        conf = dict(profile.spark.conf)
+        if profile.memory_limit is not None and profile.spark.master.startswith("local"):
+            conf.setdefault("spark.driver.memory", profile.memory_limit.replace(" ", "").lower().removesuffix("b"))
+        return SparkEngine(
+            self.lake,
+            master=profile.spark.master,
+            remote=profile.spark.remote,
+            threads=profile.threads,
+            conf=conf,
+            temp_directory=self.scratch / "spill",
+        )
+
     @property
     def scratch(self) -> Path:
         """Where temporary files go; what killed processes leave there is collected with the lake's garbage."""
@@ -83,8 +141,17 @@ class Platform:
 
     @contextmanager
     def engine(self) -> Iterator[DuckDBEngine]:
-        """A query engine of one's own, closed at the end of the block."""
+        """The embedded query engine, for small reads; one's own, closed at the end of the block."""
         engine = self.new_engine()
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    @contextmanager
+    def compute(self, dialect: Literal["duckdb", "spark"] | None = None) -> Iterator[Engine]:
+        """The engine for heavy work (the profile's, or the one named); one's own, closed at the end of the block."""
+        engine = self.new_compute(dialect)
         try:
             yield engine
         finally:
