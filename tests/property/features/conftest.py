@@ -38,7 +38,20 @@ def worlds() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def cases() -> ModuleType:
+    return load("cases")
+
+
+@pytest.fixture(scope="session")
 def engine() -> Iterator[object]:
     engine = load("memory_engine").MemoryEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    pytest.importorskip("pyspark")
+    engine = load("spark_engine").SparkMemoryEngine(tmp_path_factory.mktemp("spark"), load("memory_engine").columns_of)
     yield engine
     engine.close()
