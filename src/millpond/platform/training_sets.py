@@ -59,7 +59,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
                 "sources": json.dumps(used),
                 "counts": json.dumps(asdict(built.counts)),
             }
-            snapshot = platform.lake.overwrite(table_name(model), built.reader, properties=properties)
+            snapshot = platform.lake.overwrite(table_name(model), built.rows, properties=properties)
         current.detail = f"{snapshot.rows:,} examples, {len(built.columns.inputs)} inputs"
     return _read(snapshot)
 
