@@ -69,7 +69,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
                 "counts": json.dumps(asdict(built.counts)),
                 VIEWS: json.dumps({view.name: fingerprint(meaning(view)) for view in model.views}),
             }
-            snapshot = platform.lake.overwrite(table_name(model), built.reader, properties=properties)
+            snapshot = platform.lake.overwrite(table_name(model), built.rows, properties=properties)
         current.detail = f"{snapshot.rows:,} examples, {len(built.columns.inputs)} inputs"
     record(platform, *model.views, *model.request_features)
     return _read(snapshot)

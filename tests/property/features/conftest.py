@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -50,8 +51,7 @@ def engine() -> Iterator[object]:
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    pytest.importorskip("pyspark")
-    engine = load("spark_engine").SparkMemoryEngine(tmp_path_factory.mktemp("spark"), load("memory_engine").columns_of)
+def spark(spark_options: dict[str, Any]) -> Iterator[object]:
+    engine = load("spark_engine").SparkMemoryEngine(load("memory_engine").columns_of, **spark_options)
     yield engine
     engine.close()

@@ -71,6 +71,9 @@ class MemoryEngine:
     def reader(self, sql: str) -> pa.RecordBatchReader:
         return self.table(sql).to_reader(max_chunksize=1000)
 
+    def output(self, sql: str) -> pa.RecordBatchReader:
+        return self.reader(sql)
+
     def register(self, name: str, rows: pa.Table) -> None:
         self.connection.register(name, rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,9 +13,8 @@ from millpond.lake.spark import SparkEngine, quoted
 
 
 class SparkMemoryEngine(SparkEngine):
-    def __init__(self, folder: Path, columns_of: Callable[[pa.Schema], tuple[Column, ...]]) -> None:
-        conf = {"spark.sql.shuffle.partitions": "2", "spark.driver.memory": "2g", "spark.default.parallelism": "2"}
-        super().__init__(None, master="local[2]", conf=conf, temp_directory=folder)
+    def __init__(self, columns_of: Callable[[pa.Schema], tuple[Column, ...]], **options: Any) -> None:
+        super().__init__(None, **options)
         self._last, self._columns_of = 0, columns_of
 
     def add(self, name: str, rows: pa.Table) -> Snapshot:
