@@ -266,6 +266,12 @@ class OnlineStore(Protocol):
         """Delete all that is held of a view."""
         ...
 
+    def synced_at(self) -> datetime | None:
+        """Until when the store is known to have everything that was acknowledged, UTC, where it is a replica that has
+        lost its original; None where nothing is missing. Takes microseconds, and never waits.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
