@@ -17,7 +17,7 @@ from millpond.features.online.transactions import clear
 _HEAD = struct.Struct(">4sI?qqqqqq")
 _NONE = -(1 << 63)
 _COUNTER = struct.Struct(">Q")
-_INTENT, _GARBAGE, _FORGOTTEN = b"intent/", b"garbage/", b"forgotten/"
+_INTENT, _GARBAGE, _FORGOTTEN, _AWAITED = b"intent/", b"garbage/", b"forgotten/", b"awaited/"
 #: Bytes at the beginning of a head, and of every key of the generation that it names.
 PREFIX = 4
 
@@ -100,6 +100,22 @@ class Intent(NamedTuple):
 
     view: bytes
     prefix: bytes
+    table: str
+    position: int | None
+
+
+class Awaited(NamedTuple):
+    """A state of a view that the original of this store has, and this store has not taken over yet.
+
+    Attributes:
+        view: The view's fingerprint.
+        operation: Position of the operation that put it in place.
+        table: Name of the view's table.
+        position: Events after this one stay in the log; None needs none.
+    """
+
+    view: bytes
+    operation: int
     table: str
     position: int | None
 
@@ -212,6 +228,22 @@ def end_intent(environment: Environment, txn: Any, intent: Intent, *, waste: byt
         unmark_forgotten(environment, txn, intent.view, entity)
     if waste is not None:
         put_garbage(environment, txn, waste)
+
+
+def put_awaited(environment: Environment, txn: Any, awaited: Awaited) -> None:
+    described = json.dumps(awaited._asdict() | {"view": awaited.view.hex()}).encode()
+    txn.put(_AWAITED + awaited.view, described, db=environment.meta)
+
+
+def awaited(environment: Environment, txn: Any) -> list[Awaited]:
+    return [
+        Awaited(**(json.loads(data) | {"view": key[len(_AWAITED) :]}))
+        for key, data in _meta(environment, txn, _AWAITED)
+    ]
+
+
+def drop_awaited(environment: Environment, txn: Any, view: bytes) -> None:
+    txn.delete(_AWAITED + view, db=environment.meta)
 
 
 def put_garbage(environment: Environment, txn: Any, prefix: bytes) -> None:
