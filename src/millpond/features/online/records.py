@@ -105,16 +105,16 @@ class Intent(NamedTuple):
 
 
 class Awaited(NamedTuple):
-    """A state of a view that the original of this store has, and this store has not taken over yet.
+    """A state of a view that is made elsewhere, or that this replica's original has and this replica has not yet.
 
     Attributes:
-        view: The view's fingerprint.
-        operation: Position of the operation that put it in place.
+        name: The view's fingerprint; while the state is being made, a token of who makes it.
+        operation: Number of the operation that put it in place; 0 while it is being made.
         table: Name of the view's table.
         position: Events after this one stay in the log; None needs none.
     """
 
-    view: bytes
+    name: bytes
     operation: int
     table: str
     position: int | None
@@ -199,6 +199,12 @@ def count_up(environment: Environment, txn: Any, counter: bytes, by: int = 1) ->
     return value
 
 
+def count_to(environment: Environment, txn: Any, counter: bytes, value: int) -> None:
+    """Raise a counter to `value`, where it is less."""
+    if counted(environment, txn, counter) < value:
+        txn.put(counter, _COUNTER.pack(value), db=environment.meta)
+
+
 def counted(environment: Environment, txn: Any, counter: bytes) -> int:
     found = txn.get(counter, db=environment.meta)
     return int(_COUNTER.unpack(found)[0]) if found is not None else 0
@@ -231,19 +237,19 @@ def end_intent(environment: Environment, txn: Any, intent: Intent, *, waste: byt
 
 
 def put_awaited(environment: Environment, txn: Any, awaited: Awaited) -> None:
-    described = json.dumps(awaited._asdict() | {"view": awaited.view.hex()}).encode()
-    txn.put(_AWAITED + awaited.view, described, db=environment.meta)
+    described = json.dumps(awaited._asdict() | {"name": ""}).encode()
+    txn.put(_AWAITED + awaited.name, described, db=environment.meta)
 
 
 def awaited(environment: Environment, txn: Any) -> list[Awaited]:
     return [
-        Awaited(**(json.loads(data) | {"view": key[len(_AWAITED) :]}))
+        Awaited(**(json.loads(data) | {"name": key[len(_AWAITED) :]}))
         for key, data in _meta(environment, txn, _AWAITED)
     ]
 
 
-def drop_awaited(environment: Environment, txn: Any, view: bytes) -> None:
-    txn.delete(_AWAITED + view, db=environment.meta)
+def drop_awaited(environment: Environment, txn: Any, name: bytes) -> None:
+    txn.delete(_AWAITED + name, db=environment.meta)
 
 
 def put_garbage(environment: Environment, txn: Any, prefix: bytes) -> None:
