@@ -77,4 +77,6 @@ def _without(rows: pa.Table, view: ViewRows, entity: bytes, positions: Iterable[
     kept = [index for index, each in enumerate(view.entities_of(rows)) if each != entity]
     if len(kept) == rows.num_rows:
         return None
-    return rows.take(pa.array(kept, pa.int64())).replace_schema_metadata({b"positions": json.dumps([numbers[each] for each in kept])})
+    return rows.take(pa.array(kept, pa.int64())).replace_schema_metadata(
+        {b"positions": json.dumps([numbers[each] for each in kept])}
+    )
