@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 PAGES = (
     "/",
     "/tables/flights",
+    "/features",
     "/features/airport_weather",
     "/models/late_arrival",
     "/models/late_arrival/versions/3",

@@ -438,6 +438,14 @@ class TestPublish:
         assert (state.view, state.grid, state.since, state.entities) == (GRID, at(60), None, 2)
         assert values(store, "b", "x", "a") == [(0, None), None, (1, 10)]
 
+    def test_columns_of_many(self, store):
+        publish(store, ("a", 1, 10), ("b", 0, None))
+        with store.read() as reading:
+            found = reading.columns(GRID, [("b",), ("x",), ("a",), ("a",)])
+            assert [each.to_pylist() for each in found] == [[0, None, 1, 1], [None, None, 10, 10]]
+            assert [each.type for each in found] == [pa.int64(), pa.int64()]
+            assert [len(each) for each in reading.columns(GRID, [])] == [0, 0]
+
     def test_all_replace_all(self, store):
         publish(store, ("a", 1, 10), ("b", 2, 20))
         assert publish(store, ("a", 3, 30), hour=2).entities == 1

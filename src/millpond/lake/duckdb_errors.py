@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from millpond.core.errors import DataError, MillpondError, NotFound, Unavailable
 from millpond.core.names import did_you_mean
-from millpond.lake.schema import column_hint
+from millpond.lake.schema import column_hint, excerpt
 
 _NO_COLUMN = re.compile(r'[Cc]olumn "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
-_NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+_NO_TABLE = re.compile(r"Table with name (.+?) does not exist")
 _NO_FILE = re.compile(r'No files found that match the pattern "([^"]+)"')
 _DAMAGED = re.compile(r"(?:No magic bytes found at end of file|too small to be a Parquet file|footer.*file) '([^']+)'")
 _LINE = re.compile(r"LINE (\d+):")
@@ -88,9 +88,3 @@ def _first(text: str) -> str:
     """The first line of a message, without the name of the error's class."""
     first = text.strip().splitlines()[0] if text.strip() else "no reason was given"
     return re.sub(r"^(?:[A-Z]\w+ )+Error: ", "", first)
-
-
-def excerpt(sql: str) -> str:
-    """The beginning of a query, on one line."""
-    flat = " ".join(sql.split())
-    return flat if len(flat) <= 200 else f"{flat[:197]}..."

@@ -16,6 +16,8 @@ from millpond.settings.project import Settings, load_settings
 
 if TYPE_CHECKING:
     from millpond.access.store import AccessStore
+    from millpond.features.online.ports import OnlineStore, ViewState
+    from millpond.lake.current import CurrentSnapshots
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.iceberg import IcebergLake
     from millpond.registry.mlflow_store import MLflowStore
@@ -28,23 +30,56 @@ class Platform:
         settings: The project's settings.
         user: Who acts; recorded with everything that is written.
         listener: Told of the steps of the use cases.
+        definitions: What the project declares; read from its files when first needed, unless given.
     """
 
-    def __init__(self, settings: Settings, *, user: str | None = None, listener: Listener = silent) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        user: str | None = None,
+        listener: Listener = silent,
+        definitions: Definitions | None = None,
+    ) -> None:
         self.settings = settings
         self.user = user or getpass.getuser()
         self.listener = listener
+        self._definitions = definitions
 
     @cached_property
     def definitions(self) -> Definitions:
         """What the project declares, validated."""
-        return load_definitions(self.settings.definitions)
+        return self._definitions or load_definitions(self.settings.definitions)
 
     @cached_property
     def lake(self) -> IcebergLake:
         from millpond.lake.iceberg import IcebergLake
 
         return IcebergLake(self.settings.lake)
+
+    @cached_property
+    def snapshots(self) -> CurrentSnapshots:
+        """The current snapshots of tables, asked of the catalog once a second."""
+        from millpond.lake.current import CurrentSnapshots
+
+        return CurrentSnapshots(self.lake)
+
+    @property
+    def has_online(self) -> bool:
+        """Whether anything was ever pushed, or kept for lookups."""
+        return self.settings.online.exists()
+
+    @property
+    def online_states(self) -> list[ViewState]:
+        """What the online store holds, by view name."""
+        return self.online.states() if self.has_online else []
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """The newest state of every entity, for lookups."""
+        from millpond.features.online.lmdb import LmdbStore
+
+        return LmdbStore(self.settings.online)
 
     @cached_property
     def store(self) -> MLflowStore:

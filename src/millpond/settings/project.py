@@ -83,6 +83,10 @@ class Settings(BaseModel):
         return self.state / "lake"
 
     @property
+    def online(self) -> Path:
+        return self.state / "online"
+
+    @property
     def spool(self) -> Path:
         return self.state / "spool"
 

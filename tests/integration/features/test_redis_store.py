@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -119,7 +120,7 @@ def start(tmp_path, redis_server):
     started = []
 
     def start(name, code):
-        text = f"import sys\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        text = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         text += f"import {__name__.rpartition('.')[2]} as t\nfrom pathlib import Path\n"
         text += f"store = t.RedisStore({redis_server.url!r}, t.LmdbStore(Path({str(tmp_path / name)!r})), "
         text += f"project='shop')\n{textwrap.dedent(code)}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from millpond.core.time import from_microseconds
 from millpond.features.online import records
-from millpond.features.online.environment import Environment
+from millpond.features.online.environment import FORMAT, Environment
 from millpond.features.online.events import Place
 from millpond.features.online.ports import OnlineView
 from millpond.features.online.redis_connection import Connection
@@ -64,6 +64,7 @@ class Entered:
         since: As in `ViewState`, microseconds since 1970 UTC.
         position: Live views: events up to here are in it.
         entities: Live views: how many there are in it.
+        format: Of the entries; see `environment.FORMAT`.
     """
 
     view: dict[str, Any]
@@ -72,6 +73,7 @@ class Entered:
     since: int | None
     position: int | None
     entities: int
+    format: str = FORMAT.decode()
 
     @classmethod
     def read(cls, data: bytes) -> Entered:
@@ -146,7 +148,7 @@ def scrub(connection: Connection, generation: Generation, entity: bytes) -> None
 def belongs(entry: tuple[bytes, bytes, bytes], entity: bytes) -> bool:
     """Whether an entry is of an entity."""
     map_, key, value = entry
-    return Place.from_bytes(value).entity == entity if map_ == b"p" else key.startswith(entity)
+    return Place.is_of(entity)(value) if map_ == b"p" else key.startswith(entity)
 
 
 def tagged(environment: Environment, entries: Iterable[Entry]) -> Iterator[tuple[bytes, bytes, bytes]]:

@@ -14,7 +14,7 @@ from millpond.core.errors import Conflict, MillpondError
 from millpond.core.time import to_microseconds
 from millpond.features.online.applying import LiveRules
 from millpond.features.online.loads import LiveEntries, packed_entries
-from millpond.features.online.packing import PackedSchema
+from millpond.features.online.packing import Packing
 from millpond.features.online.ports import OnlineView, ViewState
 from millpond.features.online.redis_connection import SEQUENCE, Operation
 from millpond.features.online.redis_generations import (
@@ -81,7 +81,7 @@ def publish(
                 f"View {view.name!r} already has the values of a later grid point than {grid.isoformat()}",
                 hint="compute them again at the newest grid point, or publish all of them",
             )
-        values = packed_entries(PackedSchema(view), rows)
+        values = packed_entries(Packing.of_features(view), rows)
         chunks = upload(shared.connection, making.token, ((b"v", key, value) for key, value in values))
         generation = Generation(making.token, chunks, making.seen, 0, source, at)
         kept = before.generations if before is not None and not full else ()

@@ -11,6 +11,7 @@ from millpond.core.time import from_microseconds
 from millpond.features.online import records
 from millpond.features.online.applying import LiveRules
 from millpond.features.online.bulk import collect
+from millpond.features.online.environment import FORMAT
 from millpond.features.online.keys import KeyCodec
 from millpond.features.online.loads import load_entries, publish_packed
 from millpond.features.online.ports import OnlineView
@@ -53,6 +54,13 @@ def take_over(connection: Connection, replica: Replica, view: str) -> None:
         if replica.staged(view) >= found.operation:
             replica.taken_over(view, found.operation)
             return
+        if found.format != FORMAT.decode():
+            raise StoreMismatch(
+                f"The state of view {found.of.name!r} in Redis has format {found.format}; this version reads "
+                f"{FORMAT.decode()}",
+                where=connection.where,
+                hint="run one version on all servers, and `millpond feature refresh --full`",
+            )
         try:
             _take_over(connection, replica, found)
         except Superseded as cause:

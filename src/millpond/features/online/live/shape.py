@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from millpond.features.online.live.columns import Column, Layout, Node, PackedRow
+from millpond.features.online.live.columns import Column, Layout, Node
 from millpond.features.online.live.values import Type, type_of
 from millpond.features.online.ports import OnlineView, Row
 from millpond.features.plan import Feature, SourceColumn
@@ -45,10 +45,6 @@ class Measures:
     least: int = 0
     greatest: int = 0
 
-    def number(self, raw: Any) -> float:
-        """A raw value as a float."""
-        return float(raw / self.type.scale)
-
     def sum(self, values: Sequence[Any]) -> Any:
         """Of raw values: an exact integer of raw units, or a float."""
         if self.exact or self.type.scale == 1:
@@ -59,6 +55,25 @@ class Measures:
     def mean(self, total: Any, count: int) -> float:
         """Of a sum as `sum` makes it."""
         return float(total / self.type.scale / count if self.exact and self.type.scale > 1 else total / count)
+
+    def absorb(self, summary: list[Any], value: Any) -> None:
+        """Add a raw value to a summary."""
+        count = summary[self.count] if self.count else 0
+        if self.count:
+            summary[self.count] += 1
+        total = summary[self.high] * _WORD + summary[self.low] if self.high else 0
+        if self.total:
+            total = summary[self.total]
+        if self.squares and count:
+            summary[self.squares] += (value / self.type.scale - self.mean(total, count)) ** 2 * count / (count + 1)
+        if self.high:
+            summary[self.high], summary[self.low] = divmod(total + value, _WORD)
+        if self.total:
+            summary[self.total] = total + self.sum((value,))
+        if self.least and (summary[self.least] is None or value < summary[self.least]):
+            summary[self.least] = value
+        if self.greatest and (summary[self.greatest] is None or value > summary[self.greatest]):
+            summary[self.greatest] = value
 
     def totals(self, node: Node, start: int, stop: int) -> Sequence[Any]:
         """The sums of children [start, stop), as `sum` makes them."""
@@ -95,15 +110,19 @@ class Shape:
 
     A leaf's rows are in order of (time, known, key). A summary of a child is: its first row's time, known and key;
     its last row's time; the least and the greatest instant after which one of its rows is visible; the child's number;
-    how many rows it has; and the measures. What is always equal to the time is left out.
+    how many rows it has; and the measures. What is always equal to the time is left out, and so is the key where no
+    feature is `latest` or `first`, as then it decides nothing.
     """
 
     def __init__(self, view: OnlineView) -> None:
         self.view = view
         self.late = view.known is not None
-        types = [type_of(view.types[name], name, view.name) for name in view.row_keys]
+        picks = any(each.kind in ("latest", "first") for each in view.features)
+        self.keys = view.row_keys if picks else ()
+        types = [type_of(view.types[name], name, view.name) for name in self.keys]
         self.key_types = tuple(types)
         self.types = {each.name: type_of(each.type, each.name, view.name) for each in view.columns}
+        self._value_types = tuple(self.types.values())
         order = [Column("q")] * (2 if self.late else 1) + [_column(each) for each in types]
         self.order = len(order)
         self.leaf = Layout([*order, *(_column(self.types[each.name], nullable=True) for each in view.columns)])
@@ -152,15 +171,13 @@ class Shape:
         """Of nodes `level` steps above the leaves."""
         return self.summary if level else self.leaf
 
-    def pack(self, row: Row) -> PackedRow:
-        """A row as a leaf holds it."""
-        instants = (row.time, row.known) if self.late else (row.time,)
-        keys = [type.raw(value) for type, value in zip(self.key_types, row.key, strict=True)]
-        values = [
-            None if value is None else type.raw(value)
-            for type, value in zip(self.types.values(), row.values, strict=True)
-        ]
-        return self.leaf.pack([*instants, *keys, *values])
+    def raw(self, row: Row) -> list[Any]:
+        """The raw values of a row, in order of a leaf's columns; the first `order` of them are what orders rows."""
+        found: list[Any] = [row.time, row.known] if self.late else [row.time]
+        found += [type.raw(value) for type, value in zip(self.key_types, row.key, strict=False)]
+        for type, value in zip(self._value_types, row.values, strict=True):
+            found.append(None if value is None else type.raw(value))
+        return found
 
     def value(self, feature: Feature, raw: Mapping[str, Any]) -> Any:
         """A value of the feature's column from raw values by name; null where there is none."""
@@ -172,9 +189,26 @@ class Shape:
         """The summary of a node, the child's number yet 0."""
         return self._summarize_children(node) if level else self._summarize_rows(node)
 
+    def absorb(self, summary: list[Any], row: list[Any]) -> list[Any]:
+        """The summary of a node after a row, given as its raw values, went in below it."""
+        found = list(summary)
+        time = row[TIME]
+        found[: self.order] = min(found[: self.order], row[: self.order])
+        found[self.last] = max(found[self.last], time)
+        if self.late:
+            seen = max(time, row[1])
+            found[self.seen_first] = min(found[self.seen_first], seen)
+            found[self.seen_last] = max(found[self.seen_last], seen)
+        found[self.rows] += 1
+        for each in self.measures.values():
+            value = row[each.place]
+            if value is not None:
+                each.absorb(found, value)
+        return found
+
     def _summarize_rows(self, node: Node) -> list[Any]:
         times = node.column(TIME)
-        found: list[Any] = [node.column(index)[0] for index in range(self.order)]
+        found: list[Any] = [node.value(index, 0) for index in range(self.order)]
         found.append(times[-1])
         if self.late:
             seen = list(map(max, times, node.column(1)))
@@ -183,10 +217,7 @@ class Shape:
         for each in self.measures.values():
             if not (each.count or each.least or each.greatest):
                 continue
-            values: Sequence[Any] = node.column(each.place)
-            if None in values:
-                values = [value for value in values if value is not None]
-            self._measure(found, each, values)
+            self._measure(found, each, node.present(each.place, slice(None)))
         return found
 
     def _measure(self, found: list[Any], each: Measures, values: Sequence[Any]) -> None:
@@ -205,7 +236,7 @@ class Shape:
             found.append(max(values, default=None))
 
     def _summarize_children(self, node: Node) -> list[Any]:
-        found: list[Any] = [node.column(index)[0] for index in range(self.order)]
+        found: list[Any] = [node.value(index, 0) for index in range(self.order)]
         found.append(node.column(self.last)[-1])
         if self.late:
             found += [min(node.column(self.seen_first)), max(node.column(self.seen_last))]
@@ -221,7 +252,7 @@ class Shape:
                 found.append(each.merged_deviations(node, 0, node.count))
             for place, best in ((each.least, min), (each.greatest, max)):
                 if place:
-                    found.append(best((v for v in node.column(place) if v is not None), default=None))
+                    found.append(best(node.present(place, slice(None)), default=None))
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,6 +16,7 @@ from millpond.core.errors import SchemaMismatch
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _FIRST_DAY = date(1970, 1, 1).toordinal()
+_SINGLE = struct.Struct("<f")
 _DECIMALS = Context(prec=77)
 
 #: Greatest precision of a decimal whose unscaled value fits into 64 bits.
@@ -43,9 +45,22 @@ class Type:
     unpack: Callable[[bytes], Any] = bytes
     scale: int = 1
 
+    @property
+    def restore(self) -> Callable[[Any], Any] | None:
+        """From what `struct`, or a heap, gives to a value; None where it is one already."""
+        if self.value is _same:
+            return None
+        value, unpack = self.value, self.unpack
+        return value if self.code or unpack is bytes else lambda packed: value(unpack(packed))
+
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _single(value: float) -> float:
+    """The nearest float of 32 bits."""
+    return float(_SINGLE.unpack(_SINGLE.pack(value))[0])
 
 
 def _instant(value: datetime) -> int:
@@ -89,7 +104,7 @@ _TYPES = {
     "boolean": Type("b", int, bool),
     "int": Type("i", int, _same),
     "long": Type("q", int, _same),
-    "float": Type("f", float, _same),
+    "float": Type("f", _single, _same),
     "double": Type("d", float, _same),
     "string": Type("", str.encode, bytes.decode),
     "date": Type("i", lambda value: value.toordinal() - _FIRST_DAY, lambda raw: date.fromordinal(raw + _FIRST_DAY)),
