@@ -256,7 +256,7 @@ class Connection:
 
 
 _DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
-URL_RULE = "it is written redis://user:password@host:6379/0, rediss:// with TLS, or unix:///path?db=0"
+URL_RULE = "it is written redis://user:password@host:6379/0, rediss://... with TLS, or unix:///path"
 
 
 def without_secrets(url: str) -> str:
