@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -58,13 +59,27 @@ class Adapter:
     source: str
 
 
-@pytest.fixture(params=["lmdb"])
+@pytest.fixture(params=["lmdb", "redis"])
 def adapter(request, tmp_path):
     folder = tmp_path / "online"
+    if request.param == "redis":
+        return redis_adapter(folder, request.getfixturevalue("shared_redis").url)
     return Adapter(
         lambda: LmdbStore(folder),
         "from pathlib import Path\nfrom millpond.features.online.lmdb import LmdbStore\n"
         f"store = LmdbStore(Path({str(folder)!r}))\n",
+    )
+
+
+def redis_adapter(folder, url):
+    from millpond.features.online.redis import RedisStore
+
+    project = uuid.uuid4().hex
+    return Adapter(
+        lambda: RedisStore(url, LmdbStore(folder), project=project),
+        "from pathlib import Path\nfrom millpond.features.online.lmdb import LmdbStore\n"
+        "from millpond.features.online.redis import RedisStore\n"
+        f"store = RedisStore({url!r}, LmdbStore(Path({str(folder)!r})), project={project!r})\n",
     )
 
 

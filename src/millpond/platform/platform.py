@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,7 +68,7 @@ class Platform:
     @property
     def has_online(self) -> bool:
         """Whether anything was ever pushed, or kept for lookups."""
-        return self.settings.online.exists()
+        return self.settings.profile.redis is not None or self.settings.online.exists()
 
     @property
     def online_states(self) -> list[ViewState]:
@@ -80,6 +80,9 @@ class Platform:
         """The newest state of every entity, for lookups."""
         from millpond.features.online.lmdb import LmdbStore
 
+        redis = self.settings.profile.redis
+        if redis is not None:
+            return _shared_store(self.settings.online, redis, self.settings.name)
         return LmdbStore(self.settings.online)
 
     @cached_property
@@ -156,6 +159,15 @@ class Platform:
             yield engine
         finally:
             engine.close()
+
+
+@cache
+def _shared_store(replica: Path, redis: str, project: str) -> OnlineStore:
+    """One a process, whatever its number of platforms: it follows Redis with a thread of its own."""
+    from millpond.features.online.lmdb import LmdbStore
+    from millpond.features.online.redis import RedisStore
+
+    return RedisStore(redis, LmdbStore(replica), project=project)
 
 
 def open_project(
