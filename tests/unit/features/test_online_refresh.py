@@ -10,8 +10,8 @@ import millpond as mp
 from millpond.features.online.refresh import grid_values, live_rows, live_since
 from millpond.features.plan import plan_view
 from millpond.features.ports import PinnedView
-from millpond.lake.duckdb import DuckDBEngine
 from millpond.lake.iceberg import IcebergLake
+from millpond.lake.sql_text import sql_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ORDERS = mp.Table("orders", key="id", time="at", known="seen")
@@ -48,11 +48,9 @@ def lake(tmp_path):
     return IcebergLake(tmp_path / "lake")
 
 
-@pytest.fixture
-def engine(lake):
-    engine = DuckDBEngine(lake, threads=1)
-    yield engine
-    engine.close()
+@pytest.fixture(params=["duckdb", pytest.param("spark", marks=pytest.mark.slow)])
+def engine(new_engine, request, lake):
+    return new_engine(request.param, lake)
 
 
 def values(engine, snapshot, grid, changed=None):
@@ -87,7 +85,9 @@ def test_a_live_view_gets_the_rows_that_can_matter(lake, engine):
     plan = plan_view(PinnedView(view, lake.append("orders", rows(range(60)))))
     now = START + timedelta(days=400)
     since = live_since(engine, plan, now)
-    newest = engine.rows(f'SELECT max("at") FROM {engine.scan(plan.pinned.snapshot)}')[0][0]
+    newest = engine.rows(f"SELECT max({sql_text(engine.dialect).name('at')}) FROM {engine.scan(plan.pinned.snapshot)}")[
+        0
+    ][0]
     assert since == newest - timedelta(days=30)
     assert live_since(engine, plan, START) == START - timedelta(days=30)
     late = START + timedelta(days=2)
