@@ -116,7 +116,7 @@ def test_training_sets_and_receipts_are_those_of_duckdb(lake: IcebergLake, new_e
         )
 
 
-def test_sums_and_labels_that_cannot_be_are_refused(lake: IcebergLake, new_engine: Any) -> None:
+def test_a_sum_that_does_not_fit_is_refused(lake: IcebergLake, new_engine: Any) -> None:
     large = table(4).set_column(5, "distance", pa.array([2**62] * 4, pa.int64()))
     snapshot = lake.append("flights", large)
     spark = new_engine("spark", lake)
@@ -126,8 +126,13 @@ def test_sums_and_labels_that_cannot_be_are_refused(lake: IcebergLake, new_engin
         assert spark.rows(f"SELECT * FROM {join_features(spark, 'examples', None, [])}")[0][0] == "JFK"
         with pytest.raises(DataError, match="The sum totals__total reaches 9223372036854775808"):
             join_features(spark, "examples", "at", [PinnedView(total, snapshot)])
-    declared = mp.Model(
-        "late", task=mp.Classification(label=mp.col("nowhere") > 3), examples=flights, inputs=["distance"]
-    )
-    with spark.session(), pytest.raises(DefinitionError, match="label or where expression"):
+
+
+def test_an_expression_that_does_not_work_is_refused(lake: IcebergLake, new_engine: Any) -> None:
+    snapshot = lake.append("flights", table(4))
+    spark = new_engine("spark", lake)
+    task, where = mp.Regression(label="delay"), mp.col("nowhere") > 3
+    declared = mp.Model("late", task=task, examples=flights, where=where, inputs=["distance"])
+    with spark.session(), pytest.raises(DefinitionError, match="label or where expression") as error:
         build_training_set(spark, declared, snapshot, [])
+    assert "nowhere" in str(error.value)
