@@ -19,8 +19,8 @@ from millpond.core.time import from_microseconds
 from millpond.features.online.bulk import collect
 from millpond.features.online.redis_connection import Connection, LostState
 from millpond.features.online.redis_leases import lock
-from millpond.features.online.redis_original import meet, received
-from millpond.features.online.redis_replica import Replica
+from millpond.features.online.redis_original import meet
+from millpond.features.online.redis_replica import Replica, received
 from millpond.features.online.redis_staging import take_over
 
 _log = logging.getLogger("millpond.online")
