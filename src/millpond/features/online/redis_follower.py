@@ -143,6 +143,8 @@ class Follower:
                 self._lost(error.what, told)
                 told = error.what
             except Exception:
+                if self._stop.is_set():  # the connection was closed under it
+                    return
                 self._lost("", told)
                 _log.exception("The replica in %s cannot be kept up", self.replica.folder)
             pause = _LEAST_PAUSE if self._met.is_set() else min(2 * pause, _MOST_PAUSE)
