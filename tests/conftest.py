@@ -26,8 +26,15 @@ def spark_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("spark")
 
 
+@pytest.fixture(scope="session")
+def spark_options(spark_folder):
+    """Of every engine of a test process: one Java process has one set of settings."""
+    conf = {**SPARK, "spark.local.dir": str(spark_folder)}
+    return {"master": "local[2]", "conf": conf, "temp_directory": spark_folder / "queries"}
+
+
 @pytest.fixture
-def new_engine(spark_folder):
+def new_engine(spark_options):
     """Make an engine ("duckdb" or "spark") over a lake; closed after the test."""
     made = []
 
@@ -37,9 +44,7 @@ def new_engine(spark_folder):
         else:
             from millpond.lake.spark import SparkEngine
 
-            conf = {**SPARK, "spark.local.dir": str(spark_folder)}
-            options = {"master": "local[2]", "conf": conf, "temp_directory": spark_folder / "queries", **options}
-            engine = SparkEngine(lake, **options)
+            engine = SparkEngine(lake, **{**spark_options, **options})
         made.append(engine)
         return engine
 

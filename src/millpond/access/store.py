@@ -26,7 +26,7 @@ _IDENTITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
 class AccessStore:
-    """Keeps identities and their secrets. Safe across threads and processes.
+    """Keeps identities and their secrets, and opens the logs beside them. Safe across threads and processes.
 
     Secrets are stored as SHA-256 only. Every write is one transaction. Revoking counts from the next call on.
     """

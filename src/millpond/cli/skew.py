@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Exit code of --fail when values differ: that of a check that fails.
 _DIFFERS = 5
+_KEYS = 2
 
 
 def command(
@@ -92,15 +93,21 @@ def _behind(feature: FeatureSkew) -> Iterator[str | Table]:
     yield f"\n{feature.feature}: {feature.different:,} different" + (f", of which {', '.join(nulls)}" if nulls else "")
     rows = [(e.prediction_id, e.as_of, _short(e.served), _short(e.recomputed), _rows(e)) for e in feature.examples]
     yield grid("prediction", "as of", "served", "recomputed", "rows behind", rows=rows)
-    for why in dict.fromkeys(e.why for e in feature.examples if e.why):
-        yield f"  {why}"
+    yield f"  {feature.examples[0].why}"
 
 
 def _rows(example: SkewExample) -> str:
-    parts = [f"{example.rows:,}: {', '.join(example.row_keys)}"] if example.rows is not None else []
-    parts += [f"new: {', '.join(example.arrived_keys)}"] if example.arrived_keys else []
-    parts += [f"gone: {', '.join(example.gone_keys)}"] if example.gone_keys else []
-    return "; ".join(parts)
+    """How many, and the keys of those that came and went since; else of the newest."""
+    if example.rows is None:
+        return "-"
+    parts = [f"new {_keys(example.arrived_keys, example.arrived)}"] if example.arrived_keys else []
+    parts += [f"gone {_keys(example.gone_keys, example.gone)}"] if example.gone_keys else []
+    parts = parts or [_keys(example.row_keys, example.rows)]
+    return f"{example.rows:,}: {'; '.join(parts)}" if example.row_keys or parts[0] else f"{example.rows:,}"
+
+
+def _keys(keys: Sequence[str], number: int | None) -> str:
+    return ", ".join(keys[:_KEYS]) + (", ..." if (number or 0) > _KEYS else "")
 
 
 def _short(value: object) -> str | None:

@@ -215,7 +215,8 @@ def _refuse(engine: Engine, table: Table, where: str) -> None:
             raise DataError(
                 f'{table.subject} gives timestamps without a time zone in column "{name}"',
                 where=where,
-                hint=f"make instants of them, such as {_INSTANTS[engine.dialect].format(name)} in a mp.sql_table",
+                hint="make instants of them with their zone, such as"
+                f" {_INSTANTS[engine.dialect].format(name)} in a mp.sql_table",
             )
     refuse_no_instant(engine, _ROWS, table, where)
     refuse_bad_keys(engine, _ROWS, table.keys, where)

@@ -95,15 +95,15 @@ class SparkEngine:
         known = self._scans.get((snapshot.table, snapshot.id))
         if known is not None:
             return known
-        plan = self._lake.plan(snapshot)
+        spark, plan = self._spark, self._lake.plan(snapshot)
         schema = spark_schema(plan)
         view = f"{snapshot.table}@{snapshot.id}"
         with translated(view):
             if plan.files:
-                frame = self._spark.read.schema(schema).parquet(*map(_literal_path, plan.files))
+                frame = spark.read.schema(schema).parquet(*map(_literal_path, plan.files))
                 frame = frame.toDF(*(column.name for column in plan.columns)) if plan.renamed else frame
             else:
-                frame = self._spark.createDataFrame([], schema)
+                frame = spark.createDataFrame([], schema)
             frame.createOrReplaceTempView(quoted(view))
         self._kept.add(view.lower())
         self._scans[snapshot.table, snapshot.id] = quoted(view)

@@ -14,7 +14,8 @@ from millpond.lake.schema import literal, quoted
 from millpond.monitoring.report import FeatureSkew
 
 #: Columns of the spine beside those of the request.
-ROW, PREDICTION, AS_OF, SNAPSHOTS = "__row", "__prediction", "__as_of", "__snapshots"
+ROW, PREDICTION, AS_OF = "__row", "__prediction", "__as_of"
+SNAPSHOTS, EVENTS = "__snapshots", "__events"
 
 _SQL_TYPES = {
     "int64": "BIGINT",
@@ -70,13 +71,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Differing:
-    """A prediction whose values of a feature differ, with what its features were looked up by."""
+    """A prediction whose values of a feature differ, with what its features were looked up by and read from."""
 
     prediction_id: str
     as_of: datetime
     served: Any
     recomputed: Any
     snapshots: Mapping[str, int]
+    events: Mapping[str, int]
     keys: Mapping[str, Any]
 
 
@@ -105,7 +107,8 @@ def keep_spine(
         engine: Runs the queries, within a session.
         log: A relation with the columns of the prediction log; an id occurs once.
         window: Which predictions.
-        name: Of the table. Its columns are `__row`, `__prediction`, `__as_of`, `__snapshots`, those of `request`,
+        name: Of the table. Its columns are `__row`, `__prediction`, `__as_of`, `__snapshots`, `__events`, those of
+            `request`,
             and for feature number i `__served_i` and `__logged_i` (whether the log holds a value or null for it).
         sample: Greatest number of predictions; None takes all. The choice is by a hash of the prediction's id: the
             same predictions give the same sample, and a larger sample contains the smaller ones.
@@ -128,9 +131,10 @@ def keep_spine(
     extracted += f"{_extract('inputs', [feature.name for feature in features])} AS __inputs"
     engine.execute(
         f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT row_number() OVER () AS {ROW}, "
-        f"prediction_id AS {PREDICTION}, as_of AS {AS_OF}, snapshots AS {SNAPSHOTS}"
+        f"prediction_id AS {PREDICTION}, as_of AS {AS_OF}, snapshots AS {SNAPSHOTS}, "
+        f"coalesce(events, '{{}}') AS {EVENTS}"
         + "".join(f", {each}" for each in selected)
-        + f" FROM (SELECT prediction_id, as_of, snapshots, {extracted} FROM {log} WHERE {where})"
+        + f" FROM (SELECT prediction_id, as_of, snapshots, events, {extracted} FROM {log} WHERE {where})"
     )
     found: int = engine.rows(f"SELECT count(*) FROM {name}")[0][0]
     return found
@@ -165,12 +169,21 @@ def differing(engine: Engine, features: Sequence[LoggedFeature], index: int, key
     feature = features[index]
     listed = "".join(f", {quoted(key)}" for key in keys)
     rows = engine.rows(
-        f"SELECT {PREDICTION}, {AS_OF}, __served_{index}, __again_{index}, {SNAPSHOTS}{listed} FROM {_VALUES} "
+        f"SELECT {PREDICTION}, {AS_OF}, __served_{index}, __again_{index}, {SNAPSHOTS}, {EVENTS}{listed} "
+        f"FROM {_VALUES} "
         f"WHERE __logged_{index} AND NOT {_same(index, feature)} "
         f"ORDER BY {_relative(index, feature)} DESC NULLS FIRST, {PREDICTION} LIMIT {_EXAMPLES}"
     )
     return [
-        Differing(row[0], row[1], row[2], row[3], json.loads(row[4]), dict(zip(keys, row[5:], strict=True)))
+        Differing(
+            prediction_id=row[0],
+            as_of=row[1],
+            served=row[2],
+            recomputed=row[3],
+            snapshots=json.loads(row[4]),
+            events=json.loads(row[5]),
+            keys=dict(zip(keys, row[6:], strict=True)),
+        )
         for row in rows
     ]
 

@@ -67,10 +67,8 @@ def forget(platform: Platform, name: str, key: Mapping[str, Any]) -> Forgotten:
         raise RequestError(f"{', '.join(key) or 'nothing'} is not the key of {entity.subject}", hint=hint)
     values = _typed(platform, entity, key)
     platform.audit(action="forget", object=f"entity {name}", details={"key": fingerprint({**key})})
-    with step(platform.listener, f"forget {name} online") as current:
-        land(platform)
-        online = platform.online.forget(name, tuple(values[each] for each in entity.keys)) if platform.has_online else 0
-        current.detail = f"{online:,} values and rows"
+    land(platform)
+    online = _forget_online(platform, entity, values)
     flush(platform)
     rows: dict[str, int] = {}
     pinned: list[str] = []
@@ -79,8 +77,18 @@ def forget(platform: Platform, name: str, key: Mapping[str, Any]) -> Forgotten:
         if found:
             rows[table] = found
         pinned += _still_there(platform, table, values)
+    online += _forget_online(platform, entity, values)  # what a refresh has read from the lake meanwhile
     platform.lake.collect_garbage()
     return Forgotten(name, online, rows, tuple(pinned), tuple(dict.fromkeys(_sources(platform, entity))))
+
+
+def _forget_online(platform: Platform, entity: Entity, values: Mapping[str, Any]) -> int:
+    if not platform.has_online:
+        return 0
+    with step(platform.listener, f"forget {entity.name} online") as current:
+        found = platform.online.forget(entity.name, tuple(values[each] for each in entity.keys))
+        current.detail = f"{found:,} values and rows"
+    return found
 
 
 def _typed(platform: Platform, entity: Entity, key: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _refresh_live(
         return Refreshed(known.name, "up to date", state)
     position = platform.online.landed(table)  # before the snapshot is taken: it then holds all of these
     plan = plan_view(PinnedView(plan.pinned.view, platform.lake.snapshot(table)))
-    with platform.engine() as engine, engine.session():
+    with platform.compute() as engine, engine.session():
         since = live_since(engine, plan, now())
         rows = live_rows(engine, plan, since)
         done = platform.online.load(OnlineView.of(plan), plan.pinned.snapshot.id, since, position, rows)
@@ -175,7 +175,7 @@ def _refresh_grid(
     if state is not None and not full and state.grid == grid:
         return Refreshed(known.name, "up to date", state)
     changed = None if full else _before(platform, state)
-    with platform.engine() as engine, engine.session():
+    with platform.compute() as engine, engine.session():
         values = grid_values(engine, plan, grid, changed)
         done = platform.online.publish(known, plan.pinned.snapshot.id, grid, values, full=changed is None)
     return Refreshed(known.name, "full" if changed is None else "incremental", done)

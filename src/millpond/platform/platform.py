@@ -5,9 +5,9 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from millpond.definitions.project import Definitions
 from millpond.platform.loading import load_definitions
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from millpond.lake.current import CurrentSnapshots
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.iceberg import IcebergLake
+    from millpond.lake.ports import Engine
     from millpond.registry.mlflow_store import MLflowStore
 
 
@@ -67,7 +68,7 @@ class Platform:
     @property
     def has_online(self) -> bool:
         """Whether anything was ever pushed, or kept for lookups."""
-        return self.settings.online.exists()
+        return self.settings.profile.redis is not None or self.settings.online.exists()
 
     @property
     def online_states(self) -> list[ViewState]:
@@ -79,6 +80,9 @@ class Platform:
         """The newest state of every entity, for lookups."""
         from millpond.features.online.lmdb import LmdbStore
 
+        redis = self.settings.profile.redis
+        if redis is not None:
+            return _shared_store(self.settings.online, redis, self.settings.name)
         return LmdbStore(self.settings.online)
 
     @cached_property
@@ -89,7 +93,7 @@ class Platform:
 
     @cached_property
     def access(self) -> AccessStore:
-        """Identities, tokens, and the audit log."""
+        """Identities, tokens, the audit log, and what definitions meant."""
         from millpond.access.store import AccessStore
 
         self.settings.state.mkdir(parents=True, exist_ok=True)
@@ -111,6 +115,28 @@ class Platform:
             temp_directory=self.scratch / "spill",
         )
 
+    def new_compute(self, dialect: Literal["duckdb", "spark"] | None = None) -> Engine:
+        """An engine for heavy work, to be closed by whoever asked for it: the profile's, or the one that is named.
+
+        Spark is started by the first query, not by this call.
+        """
+        profile = self.settings.profile
+        if (dialect or profile.engine) == "duckdb":
+            return self.new_engine()
+        from millpond.lake.spark import SparkEngine
+
+        conf = dict(profile.spark.conf)
+        if profile.memory_limit is not None and profile.spark.master.startswith("local"):
+            conf.setdefault("spark.driver.memory", profile.memory_limit.replace(" ", "").lower().removesuffix("b"))
+        return SparkEngine(
+            self.lake,
+            master=profile.spark.master,
+            remote=profile.spark.remote,
+            threads=profile.threads,
+            conf=conf,
+            temp_directory=self.scratch / "spill",
+        )
+
     @property
     def scratch(self) -> Path:
         """Where temporary files go; what killed processes leave there is collected with the lake's garbage."""
@@ -118,12 +144,30 @@ class Platform:
 
     @contextmanager
     def engine(self) -> Iterator[DuckDBEngine]:
-        """A query engine of one's own, closed at the end of the block."""
+        """The embedded query engine, for small reads; one's own, closed at the end of the block."""
         engine = self.new_engine()
         try:
             yield engine
         finally:
             engine.close()
+
+    @contextmanager
+    def compute(self, dialect: Literal["duckdb", "spark"] | None = None) -> Iterator[Engine]:
+        """The engine for heavy work (the profile's, or the one named); one's own, closed at the end of the block."""
+        engine = self.new_compute(dialect)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+@cache
+def _shared_store(replica: Path, redis: str, project: str) -> OnlineStore:
+    """One a process, whatever its number of platforms: it follows Redis with a thread of its own."""
+    from millpond.features.online.lmdb import LmdbStore
+    from millpond.features.online.redis import RedisStore
+
+    return RedisStore(redis, LmdbStore(replica), project=project)
 
 
 def open_project(

@@ -82,7 +82,6 @@ def measure_skew(
         what = f"The window ends at {format_instant(until)}, and begins at {format_instant(since)}"
         raise RequestError(what, where="since, until", hint="since lies before until")
     chosen = _version(platform, model, version)
-    land(platform)
     with step(platform.listener, f"skew of {chosen}") as current:
         report = _measure(platform, chosen, Window(model, chosen.number, since, until), sample)
         store(platform.lake, report)
@@ -175,6 +174,8 @@ def _measure(platform: Platform, version: Version, window: Window, sample: int |
         number, newest = count(engine, log, window)
         if not number or newest is None:
             raise _nothing_logged(platform, engine, version, window)
+        # After the log was read: then every pushed event that a prediction saw is in the lake.
+        land(platform, {view.source.name for view in loaded.model.views})
         pinned, reasons = _pin(platform, loaded.model)
         with engine.session():
             compared = _compare(engine, log, window, sample, loaded, pinned, reasons)

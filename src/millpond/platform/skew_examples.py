@@ -105,7 +105,7 @@ class _Behind:
             gone = rows_only_in(self._engine, before, after, sight)
         except MillpondError as error:
             return None, None, error.what
-        return arrived, gone, _words(after.table, arrived, gone)
+        return arrived, gone, _words(after.table, arrived, gone, pushed=bool(found.events.get(after.table)))
 
     def _snapshot(self, table: str, number: int | None) -> Snapshot | None:
         try:
@@ -129,7 +129,7 @@ def _texts(keys: Iterable[tuple[Any, ...]]) -> tuple[str, ...]:
     return tuple(str(key[0]) if len(key) == 1 else f"({', '.join(map(str, key))})" for key in keys)
 
 
-def _words(table: str, arrived: Changes | None, gone: Changes | None) -> str:
+def _words(table: str, arrived: Changes | None, gone: Changes | None, *, pushed: bool) -> str:
     if arrived is None or gone is None:
         return f"{table} did not have these columns when it was served"
     if not arrived.rows and not gone.rows:
@@ -140,4 +140,5 @@ def _words(table: str, arrived: Changes | None, gone: Changes | None) -> str:
         parts.append(f"{arrived.rows:,} {were} added or changed later, at an instant before the prediction's")
     if gone.rows:
         parts.append(f"{gone.rows:,} that it was made of {'is' if gone.rows == 1 else 'are'} no longer there as then")
-    return f"{table}: {'; '.join(parts)}"
+    seen = " (pushed events among them that had come by then were seen)" if pushed else ""
+    return f"{table}: {'; '.join(parts)}{seen}"

@@ -60,7 +60,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
             record(platform, *model.views, *model.request_features)
             return found
         views = [PinnedView(view, snapshots[view.source.name]) for view in model.views]
-        with platform.engine() as engine, engine.session():
+        with platform.compute() as engine, engine.session():
             built = build_training_set(engine, model, snapshots[model.examples.name], views)
             properties = {
                 "recipe": recipe,
@@ -69,7 +69,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
                 "counts": json.dumps(asdict(built.counts)),
                 VIEWS: json.dumps({view.name: fingerprint(meaning(view)) for view in model.views}),
             }
-            snapshot = platform.lake.overwrite(table_name(model), built.reader, properties=properties)
+            snapshot = platform.lake.overwrite(table_name(model), built.rows, properties=properties)
         current.detail = f"{snapshot.rows:,} examples, {len(built.columns.inputs)} inputs"
     record(platform, *model.views, *model.request_features)
     return _read(snapshot)

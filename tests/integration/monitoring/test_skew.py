@@ -250,3 +250,17 @@ def test_the_log_is_json_of_the_values(shop: Platform, orders_to_ask: Any) -> No
         relation = engine.scan(shop.lake.snapshot("millpond.predictions"))
         [(text,)] = engine.rows(f"SELECT inputs FROM {relation}")
     assert json.loads(text) == made.inputs
+
+
+def test_pushed_events_that_have_not_landed_are_no_skew(shop: Platform) -> None:
+    from millpond.platform.events import push
+
+    at = now() - timedelta(minutes=5)
+    order = {"order_id": "pushed", "customer_id": "c5", "ordered_at": at.isoformat(), "category": "boats"}
+    push(shop, "orders", [{**order, "amount": 5000.25, "pieces": 7, "gift": True, "returned": 0}])
+    ask = {"customer_id": "c5", "ordered_at": now().isoformat(), "category": "shirts", "amount": 1.0}
+    [made] = predict_rows(shop, "returned", [ask])
+    assert made.inputs["habit__dearest"] == 5000.25
+    report = measure_skew(shop, "returned")
+    assert report.clean
+    assert shop.lake.snapshot("orders").id == report.snapshots["orders"]

@@ -13,6 +13,7 @@ from millpond.core.time import now
 from millpond.monitoring.report import FeatureSkew, SkewExample, SkewReport
 from millpond.platform import feature_models as f
 from millpond.platform import read_models as m
+from millpond.platform.events import Acknowledged
 
 REPORT = """<!doctype html><html><head><meta charset="utf-8"><title>late_arrival 3</title>
 <style>body{font:15px system-ui;margin:2rem;background:#fff;color:#222}</style></head>
@@ -232,6 +233,10 @@ class ExamplePlatform:
         return found[-1]
 
     # --- Operations
+
+    def push(self, table: str, events, user: str) -> Acknowledged:
+        self.table(table)
+        return Acknowledged(table, len(events), len(events), 0)
 
     def measure_skew(self, model: str, wanted: m.SkewRequest, user: str) -> SkewReport:
         self._model(model)

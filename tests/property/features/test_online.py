@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lmdb
@@ -17,8 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millpond.features.online.live import LiveView, bulk, tree
+from millpond.features.online.lmdb import LmdbStore
 from millpond.features.online.ports import OnlineView, Row
 from millpond.features.plan import plan_views
+from millpond.features.point_in_time import join_features
 from millpond.features.ports import PinnedView
 from millpond.lake.ports import Column, Snapshot
 
@@ -289,3 +294,70 @@ def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, 
             left, right = one[f"view__{name}"], other[f"view__{name}"]
             scale = scale_of(world.rows, feature) if isinstance(left, float) else 0
             assert left == right or math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9 * scale)
+
+
+@given(data=st.data())
+@settings(max_examples=settings().max_examples // 4)
+def test_a_store_answers_what_duckdb_joins(data: st.DataObject, engine: Any, oracle: Any, worlds: Any) -> None:
+    """Rows are loaded, pushed, pushed again, and replaced; the last state of each is what a join would read."""
+    world = data.draw(worlds.worlds())
+    view = replace(online_view(world, worlds.SCHEMA), every=None)
+    rows = list(world.rows)
+    loaded = data.draw(st.integers(0, len(rows))) if view.row_keys else len(rows)  # without a key nothing is pushed
+    with TemporaryDirectory() as folder, closing(LmdbStore(Path(folder), map_size=1 << 26)) as store:
+        order = [*view.entity_keys, *([view.time] if view.time else [])]
+        table = pa.Table.from_pylist(rows[:loaded], schema=worlds.SCHEMA).select(sorted(view.types))
+        table = table.sort_by([(name, "ascending") for name in order])
+        store.load(view, 1, None, store.landed("events"), table.to_reader(max_chunksize=4))
+        at = loaded
+        while at < len(rows):
+            stop = data.draw(st.integers(at + 1, len(rows)))
+            pushed = pa.Table.from_pylist(rows[at:stop], schema=worlds.SCHEMA)
+            store.push("events", view.row_keys, pushed)
+            if data.draw(st.booleans()):
+                assert store.push("events", view.row_keys, pushed).duplicates == stop - at
+            at = stop
+        for _ in range(data.draw(st.integers(0, 4)) if rows and view.row_keys else 0):
+            place = data.draw(st.integers(0, len(rows) - 1))
+            rows[place] = {**data.draw(worlds.rows(rows[place]["id"])), "name": rows[place]["name"]}
+            store.push("events", view.row_keys, pa.Table.from_pylist([rows[place]], schema=worlds.SCHEMA))
+        changed = replace(world, rows=rows)
+        found = stored(store, view, changed)
+    joined = joined_by(engine, changed)
+    for example, values, wanted in zip(world.spine, found, joined, strict=True):
+        exact = oracle.features_at(world.view, rows, example, example["at"])
+        for name, feature in world.view.features.items():
+            full = f"{world.view.name}__{name}"
+            value = values[full] if values else (0 if feature.kind in ("count", "nunique") else None)
+            scale = scale_of(rows, feature) if isinstance(exact[full], (Fraction, float)) else 0
+            assert same(value, exact[full], scale), (example, str(feature), value, exact[full])
+            assert same(value, wanted[full], scale), (example, str(feature), value, wanted[full])
+
+
+def stored(store: LmdbStore, view: OnlineView, world: Any) -> list[dict[str, Any] | None]:
+    """What the store answers to each example, at its point of the grid."""
+    found: list[dict[str, Any] | None] = []
+    step = world.view.grid.microseconds if world.view.grid and view.time else None
+    with store.read() as reader:
+        for example in world.spine:
+            key = tuple(example[name] for name in view.entity_keys)
+            if None in key or (view.time is not None and example["at"] is None):
+                found.append(None)
+                continue
+            at = 0 if example["at"] is None else microseconds(example["at"])
+            (values,) = reader.live(view, [key], [at if step is None else at // step * step])
+            names = [each.name for each in view.features]
+            found.append(None if values is None else dict(zip(names, values, strict=True)))
+    return found
+
+
+def joined_by(engine: Any, world: Any) -> list[dict[str, Any]]:
+    """What a point-in-time join says of each example."""
+    snapshot = engine.add("events", world.table())
+    engine.register("examples", world.examples())
+    try:
+        with engine.session():
+            relation = join_features(engine, "examples", "at", [PinnedView(world.view, snapshot)])
+            return engine.table(f"SELECT * FROM {relation} ORDER BY row").to_pylist()
+    finally:
+        engine.drop(snapshot)
