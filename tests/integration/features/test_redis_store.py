@@ -1,5 +1,6 @@
 """The shared online store on a real Redis: servers that come, go and are killed, and a Redis that does."""
 
+import importlib
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 import redis
 
 import millpond as mp
-from millpond.core.errors import Conflict, MillpondError, SettingsError, Unavailable
+from millpond.core.errors import Conflict, MillpondError, MissingExtra, SettingsError, Unavailable
 from millpond.core.time import to_microseconds
 from millpond.features.online.lmdb import LmdbStore
 from millpond.features.online.ports import OnlineView
@@ -181,7 +182,10 @@ class TestServers:
         publish(two, {"a": 4})
         until(lambda: values(one, "a") == [4])
 
-    def test_one_server_at_a_time_lands(self, server):
+    def test_one_server_at_a_time_lands(self, server, monkeypatch):
+        from millpond.features.online import redis_landing
+
+        monkeypatch.setattr(redis_landing, "_PATIENCE_SECONDS", 0.5)
         one, two = server("one"), server("two")
         one.push("sales", KEY, events((1, "a", 5)))
         until(lambda: two.landed("sales") == 0 and two._local.pending("sales"))
@@ -502,3 +506,11 @@ class TestUrl:
             RedisStore(url, replica, project="p")
         assert "secret" not in str(error.value)
         replica.close()
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "millpond.features.online.redis")
+    with pytest.raises(MissingExtra) as error:
+        importlib.import_module("millpond.features.online.redis")
+    assert "millpond[redis]" in error.value.hint
