@@ -1,5 +1,6 @@
 """The shared online store on a real Redis: servers that come, go and are killed, and a Redis that does."""
 
+import importlib
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 import redis
 
 import millpond as mp
-from millpond.core.errors import Conflict, MillpondError, SettingsError, Unavailable
+from millpond.core.errors import Conflict, MillpondError, MissingExtra, SettingsError, Unavailable
 from millpond.core.time import to_microseconds
 from millpond.features.online.lmdb import LmdbStore
 from millpond.features.online.ports import OnlineView
@@ -181,7 +182,10 @@ class TestServers:
         publish(two, {"a": 4})
         until(lambda: values(one, "a") == [4])
 
-    def test_one_server_at_a_time_lands(self, server):
+    def test_one_server_at_a_time_lands(self, server, monkeypatch):
+        from millpond.features.online import redis_landing
+
+        monkeypatch.setattr(redis_landing, "_PATIENCE_SECONDS", 0.5)
         one, two = server("one"), server("two")
         one.push("sales", KEY, events((1, "a", 5)))
         until(lambda: two.landed("sales") == 0 and two._local.pending("sales"))
@@ -431,6 +435,47 @@ class TestRedisThatLost:
             assert sorted(each._local.pending("sales").rows["id"].to_pylist()) == [2, 3, 4, 5]
         assert "has lost operations" in caplog.text
 
+    def test_what_was_done_since_stands_and_lost_states_of_views_come_back(self, server, redis_server, tmp_path):
+        one = server("one")
+        load(one, (1, "a", 5))
+        one.push("sales", KEY, events((2, "a", 6)))
+        publish(one, {"a": 1})
+        redis_server.kill()
+        shutil.copytree(redis_server.folder, tmp_path / "backup")
+        redis_server.start()
+        again(lambda: one.push("sales", KEY, events((2, "a", 7), (3, "a", 1), (4, "b", 1))))
+        again(lambda: one.land("sales", 3))
+        publish(one, {"a": 2}, hour=2)
+        one.close()
+        redis_server.kill()
+        shutil.rmtree(redis_server.folder)
+        shutil.move(tmp_path / "backup", redis_server.folder)
+        redis_server.start()
+        two = server("two")
+        until(lambda: live(two, "a") == (2, 11))
+        two.push("sales", KEY, events((3, "a", 100)))
+        one = server("one")
+        for each in (one, two, server("three")):
+            until(lambda each=each: live(each, "a") == (3, 112) and live(each, "b") == (1, 1))
+            until(lambda each=each: values(each, "a") == [2])
+            until(lambda each=each: each.synced_at() is None)
+
+    def test_an_empty_one_that_a_new_server_meets_first_gets_back_what_others_hold(self, server, redis_server):
+        one = server("one")
+        load(one, (1, "a", 5))
+        publish(one, {"a": 1})
+        one.push("sales", KEY, events((2, "a", 6)))
+        one.close()
+        redis_server.kill()
+        shutil.rmtree(redis_server.folder)
+        redis_server.start()
+        two = server("two")
+        assert two.states() == []
+        one = server("one")
+        for each in (one, two):
+            until(lambda each=each: live(each, "a") == (2, 11) and values(each, "a") == [1])
+            assert each._local.pending("sales").rows["id"].to_pylist() == [2]
+
     def test_one_that_may_lose_what_it_acknowledged_is_warned_of(self, server, redis_server, caplog):
         redis_server.kill()
         redis_server.start("--appendfsync", "everysec", "--maxmemory-policy", "allkeys-lru")
@@ -461,3 +506,11 @@ class TestUrl:
             RedisStore(url, replica, project="p")
         assert "secret" not in str(error.value)
         replica.close()
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "millpond.features.online.redis")
+    with pytest.raises(MissingExtra) as error:
+        importlib.import_module("millpond.features.online.redis")
+    assert "millpond[redis]" in error.value.hint

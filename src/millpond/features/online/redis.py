@@ -113,7 +113,7 @@ class RedisStore:
         """As the port says; from here to `land`, or for two minutes, no other server can do this.
 
         Raises:
-            Conflict: Another server is landing events of this table.
+            Conflict: Another server is landing events of this table, for longer than some seconds.
         """
         return redis_landing.pending(self._shared, table, limit)
 

@@ -59,6 +59,7 @@ class Keys:
     def __init__(self, project: str) -> None:
         self.prefix = f"millpond:{{{project}}}:"
         self.epoch = self.prefix + "epoch"  # drawn when the original was made
+        self.made_of = self.prefix + "made-of"  # epoch and sequence of the replica that last offered what it held
         self.sequence = self.prefix + "sequence"  # number of the last operation
         self.position = self.prefix + "position"  # position of the last event
         self.log = self.prefix + "log"  # stream of the operations, its ids their numbers
@@ -70,6 +71,12 @@ class Keys:
         self.purgeable = self.prefix + "purgeable"  # table -> what `landed` was before
         self.gone = self.prefix + "gone"  # table -> position up to which events have left the log
         self.forgotten = self.prefix + "forgotten"  # number of the operation -> entity and key
+
+    @property
+    def of_an_original(self) -> tuple[str, ...]:
+        """What goes when another original is made; generations are deleted with the views that have them."""
+        first = (self.log, self.payloads, self.trimmed, self.views, self.making, self.made_of)
+        return (*first, self.landed, self.purgeable, self.gone, self.forgotten)
 
     def generation(self, id_: str) -> str:
         """The chunks of a generation, by number."""

@@ -19,8 +19,8 @@ from millpond.core.time import from_microseconds
 from millpond.features.online.bulk import collect
 from millpond.features.online.redis_connection import Connection, LostState
 from millpond.features.online.redis_leases import lock
-from millpond.features.online.redis_original import meet, received
-from millpond.features.online.redis_replica import Replica
+from millpond.features.online.redis_original import meet
+from millpond.features.online.redis_replica import Replica, received
 from millpond.features.online.redis_staging import take_over
 
 _log = logging.getLogger("millpond.online")
@@ -143,6 +143,8 @@ class Follower:
                 self._lost(error.what, told)
                 told = error.what
             except Exception:
+                if self._stop.is_set():  # the connection was closed under it
+                    return
                 self._lost("", told)
                 _log.exception("The replica in %s cannot be kept up", self.replica.folder)
             pause = _LEAST_PAUSE if self._met.is_set() else min(2 * pause, _MOST_PAUSE)

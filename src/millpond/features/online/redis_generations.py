@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from millpond.features.online.environment import FORMAT, Environment
 from millpond.features.online.events import Place
 from millpond.features.online.ports import OnlineView
 from millpond.features.online.redis_connection import Connection
+from millpond.features.online.redis_replica import Replica
 
 _ENTRY = struct.Struct(">cHI")
 _CHUNK_BYTES = 1 << 20
@@ -215,3 +217,34 @@ def _chunks(entries: Iterable[tuple[bytes, bytes, bytes]]) -> Iterator[bytes]:
 def commands_of_deletion(connection: Connection, generations: Sequence[Generation]) -> list[list[str]]:
     """Commands that delete generations."""
     return [["UNLINK", connection.keys.generation(each.id)] for each in generations]
+
+
+def copy_of(
+    connection: Connection, replica: Replica, view: bytes, operation: int
+) -> tuple[Generation, int, int] | None:
+    """Upload what a replica holds of a view as one generation; None where it is not the state of `operation`.
+
+    Returns:
+        The generation, the position of the last event then, and the number of entities.
+    """
+    environment = replica.environment
+    seen = position = entities = source = 0
+    grid: int | None = None
+    current = False
+
+    def head_is(txn: Any, head: records.Head) -> None:
+        nonlocal seen, position, entities, source, grid, current
+        seen, staged = replica.moment(txn, view.hex())
+        position = records.counted(environment, txn, b"position")
+        entities, source, grid = head.entities, head.source, head.grid
+        current = operation in (staged, 0)
+
+    id_ = uuid.uuid4().hex
+    entries = tagged(environment, held(environment, view, head_is))
+    chunks = upload(connection, id_, entries)
+    generation = Generation(id_, chunks, seen, operation or max(seen, 1), source, grid)
+    if not current:
+        with connection.errors():
+            connection.client.unlink(connection.keys.generation(id_))
+        return None
+    return generation, position, entities

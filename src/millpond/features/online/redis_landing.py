@@ -6,7 +6,7 @@ import json
 import time
 from datetime import timedelta
 
-from millpond.core.errors import Conflict
+from millpond.core.errors import Conflict, Unavailable
 from millpond.features.online.ports import LoggedEvents
 from millpond.features.online.redis_connection import Operation
 from millpond.features.online.redis_generations import Entered
@@ -16,17 +16,26 @@ from millpond.features.online.redis_shared import Shared
 
 #: How long a server may take from `pending` to `land`.
 LANDING_SECONDS = 120.0
+#: How long to wait for another server that lands.
+_PATIENCE_SECONDS = 5.0
 _AT_ONCE = 500
 
 
 def pending(shared: Shared, table: str, limit: int) -> LoggedEvents | None:
     """As `OnlineStore.pending`, while no other server lands events of this table."""
-    found = shared.replica.store.pending(table, limit)
-    if found is not None:
-        _hold(shared, table)
-        landed = shared.connection.number(shared.connection.keys.landed, table)
-        if landed > found.first - 1:  # another server was faster, and this replica has not heard of it
-            raise Conflict(f"Events of table {table!r} up to {landed} have landed already", hint="do it again")
+    store = shared.replica.store
+    if store.pending(table, 1) is None:
+        return None
+    _hold(shared, table)
+    landed = shared.connection.number(shared.connection.keys.landed, table)
+    if not shared.follower.wait(lambda: store.landed(table) >= landed, _PATIENCE_SECONDS):
+        raise Unavailable(
+            f"This server's replica has not heard yet that events of table {table!r} up to {landed} have landed",
+            hint="do it again in a moment",
+        )
+    found = store.pending(table, limit)
+    if found is None:
+        shared.connection.release(_name(table), shared.replica.origin)
     return found
 
 
@@ -42,9 +51,8 @@ def land(shared: Shared, table: str, position: int) -> None:
     commands = [["HSET", keys.landed, table, str(position)], ["HSET", keys.purgeable, table, str(landed)]]
     meta = json.dumps({"table": table, "position": position})
     committed = shared.commit(Operation("land", meta, commands=commands), lease=(_name(table), shared.replica.origin))
+    connection.release(_name(table), shared.replica.origin)
     shared.applied(committed.sequence)
-    if shared.replica.store.pending(table, 1) is None:
-        connection.release(_name(table), shared.replica.origin)
 
 
 def trim(shared: Shared, retention: timedelta) -> int:
@@ -131,7 +139,16 @@ def _drop_forgotten(shared: Shared) -> None:
 
 def _hold(shared: Shared, table: str) -> None:
     taken = f"Another server is landing events of table {table!r}"
-    hold(shared.connection, shared.replica.origin, _name(table), LANDING_SECONDS, taken)
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            hold(shared.connection, shared.replica.origin, _name(table), LANDING_SECONDS, taken)
+        except Conflict:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _name(table: str) -> str:

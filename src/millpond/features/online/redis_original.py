@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
-from typing import Any
 
-from millpond.features.online import log, records
-from millpond.features.online.events import to_bytes
+from millpond.features.online import records
 from millpond.features.online.records import Awaited
-from millpond.features.online.redis_connection import Connection, Operation
-from millpond.features.online.redis_generations import Entered, Generation, held, tagged, upload
+from millpond.features.online.redis_connection import Connection
+from millpond.features.online.redis_generations import Entered, copy_of
 from millpond.features.online.redis_leases import lease
-from millpond.features.online.redis_replica import Received, Replica
+from millpond.features.online.redis_offers import offer
+from millpond.features.online.redis_replica import Replica
 
 _log = logging.getLogger("millpond.online")
 
@@ -32,87 +30,36 @@ def meet(connection: Connection, replica: Replica) -> str:
     connection.check_durability()
     with connection.errors():
         found, sequence, trimmed = connection.client.mget(keys.epoch, keys.sequence, keys.trimmed)
-    known = replica.epoch
+    known, made = replica.epoch, found is None
     if found is None:
         if known:
             _log.warning("%s has lost everything; it gets back what this server's replica holds", connection.where)
         found = _make(connection, replica).encode()
     epoch: str = found.decode()
-    if epoch == known and int(sequence or 0) >= replica.sequence and _same_history(connection, replica):
+    if epoch == known and _same_history(connection, replica, int(sequence or 0), int(trimmed or 0)):
         if replica.sequence < int(trimmed or 0):
             _log.warning("The replica in %s is too far behind, and is built anew", replica.folder)
             _begin_again(connection, replica, epoch)
         return epoch
-    if known:
+    if known and not made:
         _log.warning(
-            "%s has lost operations that were acknowledged: it has %s of %s; events that have not landed in the lake "
-            "are offered to it again, and the replica begins again from it",
+            "%s has lost operations that were acknowledged: it has %s of %s; this server's replica offers what it "
+            "holds, and begins again",
             connection.where, int(sequence or 0), replica.sequence,
         )  # fmt: skip
-    _offer_again(connection, replica, epoch)
+    offer(connection, replica, epoch, views=not made)
     _begin_again(connection, replica, epoch)
     return epoch
 
 
-def copy_of(
-    connection: Connection, replica: Replica, view: bytes, operation: int
-) -> tuple[Generation, int, int] | None:
-    """Upload what a replica holds of a view as one generation; None where it is not the state of `operation`.
-
-    Returns:
-        The generation, the position of the last event then, and the number of entities.
-    """
-    environment = replica.environment
-    seen = position = entities = source = 0
-    grid: int | None = None
-    current = False
-
-    def head_is(txn: Any, head: records.Head) -> None:
-        nonlocal seen, position, entities, source, grid, current
-        seen, staged = replica.moment(txn, view.hex())
-        position = records.counted(environment, txn, b"position")
-        entities, source, grid = head.entities, head.source, head.grid
-        current = operation in (staged, 0)
-
-    id_ = uuid.uuid4().hex
-    entries = tagged(environment, held(environment, view, head_is))
-    chunks = upload(connection, id_, entries)
-    generation = Generation(id_, chunks, seen, operation or max(seen, 1), source, grid)
-    if not current:
-        with connection.errors():
-            connection.client.unlink(connection.keys.generation(id_))
-        return None
-    return generation, position, entities
-
-
-def received(client: Any, connection: Connection, entries: list[Any]) -> list[Received]:
-    """Operations of the log, with what is kept beside it."""
-    found = [(int(id_.split(b"-")[0]), fields) for id_, fields in entries]
-    with_payload = [sequence for sequence, fields in found if fields[b"kind"] == b"events"]
-    payloads = {}
-    if with_payload:
-        kept = client.hmget(connection.keys.payloads, [str(each) for each in with_payload])
-        payloads = dict(zip(with_payload, kept, strict=True))
-    return [
-        Received(
-            sequence,
-            fields[b"kind"].decode(),
-            int(fields[b"last"]),
-            fields[b"id"].decode(),
-            json.loads(fields[b"meta"]),
-            payloads.get(sequence),
-        )
-        for sequence, fields in found
-    ]
-
-
-def _same_history(connection: Connection, replica: Replica) -> bool:
+def _same_history(connection: Connection, replica: Replica, there: int, trimmed: int) -> bool:
     """Whether the replica's last operation is the original's of that number, as far as that is in the log still."""
-    last, _ = replica.last
-    name = f"{replica.sequence}-0"
+    here, (last, _) = replica.sequence, replica.last
     with connection.errors():
-        found = connection.client.xrange(connection.keys.log, name, name)
-    return not last or not found or found[0][1][b"id"].decode() == last
+        found = connection.client.xrange(connection.keys.log, f"{here}-0", f"{here}-0")
+    if found:
+        return not last or found[0][1][b"id"].decode() == last
+    return here <= trimmed <= there
 
 
 def _make(connection: Connection, replica: Replica) -> str:
@@ -123,7 +70,16 @@ def _make(connection: Connection, replica: Replica) -> str:
             found = connection.client.get(keys.epoch)
             if found is not None:
                 return str(found.decode())
-            of_now = (keys.log, keys.payloads, keys.views, keys.making, keys.trimmed, keys.forgotten, keys.gone)
+            of_now = (
+                keys.log,
+                keys.payloads,
+                keys.views,
+                keys.making,
+                keys.trimmed,
+                keys.forgotten,
+                keys.gone,
+                keys.made_of,
+            )
             connection.client.unlink(*of_now, keys.landed, keys.purgeable)
         sequence = max(replica.sequence, 1)
         _, position = replica.last
@@ -154,17 +110,6 @@ def _make(connection: Connection, replica: Replica) -> str:
             pipeline.mset({keys.sequence: sequence, keys.trimmed: sequence, keys.position: position, keys.epoch: epoch})
             pipeline.execute()
         return epoch
-
-
-def _offer_again(connection: Connection, replica: Replica, epoch: str) -> None:
-    """Append the replica's events that have not landed; replicas that have them apply them no second time."""
-    environment = replica.environment
-    with environment.look() as txn:
-        for name, record in records.tables(environment, txn).items():
-            for entry in log.entries(environment, txn, record.prefix, record.landed):
-                rows = entry.rows(record.landed)
-                meta = {"table": name, "key": list(record.key), "events": rows.num_rows, "origin": ""}
-                connection.commit(epoch, 0, Operation("events", json.dumps(meta), rows.num_rows, to_bytes(rows)))
 
 
 def _begin_again(connection: Connection, replica: Replica, epoch: str) -> None:

@@ -21,11 +21,11 @@ from millpond.features.online.redis_generations import (
     Entered,
     Generation,
     commands_of_deletion,
+    copy_of,
     tagged,
     upload,
 )
 from millpond.features.online.redis_leases import lease
-from millpond.features.online.redis_original import copy_of
 from millpond.features.online.redis_shared import Shared
 from millpond.features.online.redis_staging import entered
 

@@ -20,6 +20,7 @@ from millpond.features.online.forgetting import SEEN, Forgetting, drop
 from millpond.features.online.lmdb import LmdbStore
 from millpond.features.online.ports import EntityKey, OnlineView, Pushed, ViewState
 from millpond.features.online.records import Awaited
+from millpond.features.online.redis_connection import Connection
 from millpond.features.online.transactions import clear
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _log = logging.getLogger("millpond.online")
 _EPOCH, _SEQUENCE, _LAST, _ORIGIN = b"replica/epoch", b"replica/sequence", b"replica/last", b"replica/origin"
 _STAGED, _RESULT = b"replica/staged/", b"replica/result/"
 _NUMBER = struct.Struct(">Q")
-#: Results of operations that are kept for those who wait for them.
+#: Operations whose id is kept, to find where histories part, and their results, for those who wait for them.
 _RESULTS = 20_000
 
 
@@ -163,8 +164,8 @@ class Replica:
                 self._put(txn, _SEQUENCE, _NUMBER.pack(each.sequence))
                 self._put(txn, _LAST, each.id.encode())
                 records.count_to(self.environment, txn, b"position", each.last)
-                if each.meta.get("origin") == self.origin and result:
-                    self._put(txn, _RESULT + _NUMBER.pack(each.sequence), json.dumps(result).encode())
+                kept = result if each.meta.get("origin") == self.origin else {}
+                self._put(txn, _RESULT + _NUMBER.pack(each.sequence), json.dumps({**kept, "id": each.id}).encode())
             self._drop_results(txn, prepared[-1][0].sequence - _RESULTS if prepared else 0)
 
     def result(self, sequence: int) -> dict[str, Any]:
@@ -176,7 +177,12 @@ class Replica:
         found: dict[str, Any] = json.loads(self._get(_RESULT + _NUMBER.pack(sequence)) or "{}")
         if "error" in found:
             raise getattr(errors, found["error"])(found["what"], where=found["where"], hint=found["hint"])
+        found.pop("id", None)
         return found
+
+    def id_of(self, sequence: int) -> str:
+        """Id of an operation that was applied; "" where that was long ago, or was never."""
+        return str(json.loads(self._get(_RESULT + _NUMBER.pack(sequence)) or "{}").get("id", ""))
 
     def taken_over(self, view: str, operation: int) -> None:
         """Note that the state of a view that an operation put in place is here."""
@@ -223,6 +229,7 @@ class Replica:
                 txn.delete(_STAGED + view.hex().encode(), db=environment.meta)
             for each in views:
                 records.put_awaited(environment, txn, each)
+            clear(txn, environment.meta, _RESULT)
             self._put(txn, _EPOCH, epoch.encode())
             self._put(txn, _SEQUENCE, _NUMBER.pack(sequence))
             self._put(txn, _LAST, b"")
@@ -329,3 +336,24 @@ def key_bytes(key: EntityKey) -> bytes:
 def entity_key(data: bytes) -> EntityKey:
     """The key that `key_bytes` wrote."""
     return tuple(from_bytes(data).to_pylist()[0].values())
+
+
+def received(client: Any, connection: Connection, entries: list[Any]) -> list[Received]:
+    """Operations of the log, with what is kept beside it."""
+    found = [(int(id_.split(b"-")[0]), fields) for id_, fields in entries]
+    with_payload = [sequence for sequence, fields in found if fields[b"kind"] == b"events"]
+    payloads = {}
+    if with_payload:
+        kept = client.hmget(connection.keys.payloads, [str(each) for each in with_payload])
+        payloads = dict(zip(with_payload, kept, strict=True))
+    return [
+        Received(
+            sequence,
+            fields[b"kind"].decode(),
+            int(fields[b"last"]),
+            fields[b"id"].decode(),
+            json.loads(fields[b"meta"]),
+            payloads.get(sequence),
+        )
+        for sequence, fields in found
+    ]
