@@ -103,7 +103,7 @@ def online_view(world: Any, schema: pa.Schema) -> OnlineView:
         Column(each.name, TYPES.get(each.type) or f"decimal({each.type.precision}, {each.type.scale})")
         for each in schema
     )
-    snapshot = Snapshot("events", 1, datetime.now(UTC), len(world.rows), columns)
+    snapshot = Snapshot(world.view.source.name, 1, datetime.now(UTC), len(world.rows), columns)
     return OnlineView.of(plan_views([PinnedView(world.view, snapshot)])[0])
 
 
@@ -222,7 +222,7 @@ def order_of(world: Any, seed: int | None) -> list[dict[str, Any]]:
 @given(data=st.data())
 def test_pushed_rows_give_what_the_oracle_says(data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
     clear(kv)
-    world = data.draw(worlds.worlds())
+    world = data.draw(worlds.cases())
     live = LiveView(online_view(world, worlds.SCHEMA))
     with nodes(data.draw(SIZES)):
         for row in order_of(world, data.draw(ORDERS)):
@@ -235,7 +235,7 @@ def test_pushed_rows_give_what_the_oracle_says(data: st.DataObject, kv: Any, ora
 def test_updates_and_deletions(data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
     """Some rows are loaded, the rest inserted; then some are replaced, and in the end all are removed."""
     clear(kv)
-    world = data.draw(worlds.worlds())
+    world = data.draw(worlds.cases())
     live = LiveView(online_view(world, worlds.SCHEMA))
     rows = list(world.rows)
     loaded = data.draw(st.integers(0, len(rows)))
@@ -262,7 +262,7 @@ def test_updates_and_deletions(data: st.DataObject, kv: Any, oracle: Any, worlds
 def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
     """Many rows of few entities, in any order, some of them loaded; forgetting leaves nothing."""
     clear(kv)
-    world = worlds.crowded_world(seed)
+    world = worlds.crowded_case(seed)
     live = LiveView(online_view(world, worlds.SCHEMA))
     rows = order_of(world, data.draw(ORDERS))
     loaded = data.draw(st.sampled_from([0, len(rows) // 2, len(rows)]))
@@ -279,7 +279,7 @@ def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, wo
 @given(seed=st.integers(0, 2**32), data=st.data())
 @settings(max_examples=settings().max_examples // 4)
 def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, kv: Any, worlds: Any) -> None:
-    world = worlds.crowded_world(seed)
+    world = worlds.crowded_case(seed)
     live = LiveView(online_view(world, worlds.SCHEMA))
     found = []
     for order in range(2):
@@ -291,7 +291,7 @@ def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, 
     for one, other in zip(*found, strict=True):
         assert (one is None) == (other is None)
         for name, feature in world.view.features.items() if one else ():
-            left, right = one[f"view__{name}"], other[f"view__{name}"]
+            left, right = one[f"{world.view.name}__{name}"], other[f"{world.view.name}__{name}"]
             scale = scale_of(world.rows, feature) if isinstance(left, float) else 0
             assert left == right or math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9 * scale)
 
@@ -300,7 +300,7 @@ def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, 
 @settings(max_examples=settings().max_examples // 4)
 def test_a_store_answers_what_duckdb_joins(data: st.DataObject, engine: Any, oracle: Any, worlds: Any) -> None:
     """Rows are loaded, pushed, pushed again, and replaced; the last state of each is what a join would read."""
-    world = data.draw(worlds.worlds())
+    world = data.draw(worlds.cases())
     view = replace(online_view(world, worlds.SCHEMA), every=None)
     rows = list(world.rows)
     loaded = data.draw(st.integers(0, len(rows))) if view.row_keys else len(rows)  # without a key nothing is pushed
@@ -308,20 +308,20 @@ def test_a_store_answers_what_duckdb_joins(data: st.DataObject, engine: Any, ora
         order = [*view.entity_keys, *([view.time] if view.time else [])]
         table = pa.Table.from_pylist(rows[:loaded], schema=worlds.SCHEMA).select(sorted(view.types))
         table = table.sort_by([(name, "ascending") for name in order])
-        store.load(view, 1, None, store.landed("events"), table.to_reader(max_chunksize=4))
+        store.load(view, 1, None, store.landed(view.table), table.to_reader(max_chunksize=4))
         at = loaded
         while at < len(rows):
             stop = data.draw(st.integers(at + 1, len(rows)))
             pushed = pa.Table.from_pylist(rows[at:stop], schema=worlds.SCHEMA)
-            store.push("events", view.row_keys, pushed)
+            store.push(view.table, view.row_keys, pushed)
             if data.draw(st.booleans()):
-                assert store.push("events", view.row_keys, pushed).duplicates == stop - at
+                assert store.push(view.table, view.row_keys, pushed).duplicates == stop - at
             at = stop
         for _ in range(data.draw(st.integers(0, 4)) if rows and view.row_keys else 0):
             place = data.draw(st.integers(0, len(rows) - 1))
             rows[place] = {**data.draw(worlds.rows(rows[place]["id"])), "name": rows[place]["name"]}
-            store.push("events", view.row_keys, pa.Table.from_pylist([rows[place]], schema=worlds.SCHEMA))
-        changed = replace(world, rows=rows)
+            store.push(view.table, view.row_keys, pa.Table.from_pylist([rows[place]], schema=worlds.SCHEMA))
+        changed = replace(world, sources=(replace(world.sources[0], rows=rows),))
         found = stored(store, view, changed)
     joined = joined_by(engine, changed)
     for example, values, wanted in zip(world.spine, found, joined, strict=True):
@@ -353,7 +353,7 @@ def stored(store: LmdbStore, view: OnlineView, world: Any) -> list[dict[str, Any
 
 def joined_by(engine: Any, world: Any) -> list[dict[str, Any]]:
     """What a point-in-time join says of each example."""
-    snapshot = engine.add("events", world.table())
+    snapshot = engine.add("events", world.sources[0].table())
     engine.register("examples", world.examples())
     try:
         with engine.session():
