@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import NotFound, RequestError
+from millpond.core.errors import Conflict, NotFound, RequestError, Unavailable
 from millpond.core.time import Duration, now
 from millpond.definitions.tables import Table
 from millpond.lake.ports import Snapshot
 from millpond.platform.alone import alone
 from millpond.platform.platform import Platform
+from millpond.platform.progress import step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,6 +77,10 @@ def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Sn
     """Write pushed events into their tables in the lake (default: all tables); the snapshots that were made.
 
     Killed at any point, it is repeated by the next call, and each event is in its table once.
+
+    Raises:
+        Unavailable: The shared store does not answer.
+        Conflict: Another server is landing the same events.
     """
     from millpond.lake.events import land as land_rows
 
@@ -91,6 +96,20 @@ def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Sn
                 made[name] = land_rows(platform.lake, table, pending.rows, f"{pending.first}-{pending.last}")
                 platform.online.land(name, pending.last)
     return made
+
+
+def land_or_wait(platform: Platform, names: Iterable[str] | None = None) -> bool:
+    """As `land`, for those who go on without: whether all has landed.
+
+    Events stay in the log while the shared store does not answer, or while another server lands them.
+    """
+    try:
+        land(platform, names)
+    except (Unavailable, Conflict) as error:
+        with step(platform.listener, "land events") as current:
+            current.detail = f"later: {error.what}"
+        return False
+    return True
 
 
 def _snapshot(platform: Platform, table: Table, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Snapshot:

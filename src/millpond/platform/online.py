@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from millpond.core.errors import Conflict, MillpondError, NotFound
+from millpond.core.errors import Conflict, MillpondError, NotFound, Unavailable
 from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.core.time import Duration, grid_floor, now
@@ -18,7 +18,7 @@ from millpond.features.ports import PinnedView
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.applied import record
-from millpond.platform.events import land
+from millpond.platform.events import land, land_or_wait
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 from millpond.registry.ports import Version
@@ -87,7 +87,7 @@ class Upkeep:
         A view that cannot be refreshed now is left as it is; predictions then compute it from the lake.
         """
         platform = self._platform
-        land(platform)
+        land_or_wait(platform)
         champions = list(self._champion_views())
         done = [each for view in champions if (each := self._refresh(view)) is not None and each.how != "up to date"]
         if done:
@@ -102,7 +102,7 @@ class Upkeep:
             if self._done.get(meaning) == at:
                 return None
             done = _refresh(self._platform, view, full=False)
-        except (NotFound, Conflict):
+        except (NotFound, Conflict, Unavailable):
             return None
         self._done[meaning] = at
         return done
