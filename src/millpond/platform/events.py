@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import Conflict, NotFound, RequestError, Unavailable
@@ -17,6 +17,9 @@ from millpond.platform.progress import step
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+#: Landing lets older snapshots of a table go, so that it stays fast: all but the newest, and those that are pinned.
+_KEPT_SNAPSHOTS = 30
 
 #: Most events of one request.
 MOST = 100_000
@@ -95,6 +98,8 @@ def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Sn
             while (pending := platform.online.pending(name)) is not None:
                 made[name] = land_rows(platform.lake, table, pending.rows, f"{pending.first}-{pending.last}")
                 platform.online.land(name, pending.last)
+            if name in made and len(platform.lake.history(name)) > 2 * _KEPT_SNAPSHOTS:
+                platform.lake.expire(name, keep_last=_KEPT_SNAPSHOTS, older_than=timedelta(minutes=10))
     return made
 
 
