@@ -98,9 +98,15 @@ def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Sn
             while (pending := platform.online.pending(name)) is not None:
                 made[name] = land_rows(platform.lake, table, pending.rows, f"{pending.first}-{pending.last}")
                 platform.online.land(name, pending.last)
-            if name in made and len(platform.lake.history(name)) > 2 * _KEPT_SNAPSHOTS:
-                platform.lake.expire(name, keep_last=_KEPT_SNAPSHOTS, older_than=timedelta(minutes=10))
+            _tidy(platform, name)
     return made
+
+
+def _tidy(platform: Platform, name: str) -> None:
+    """Merge the small files that landing makes, and let old snapshots go, now and then."""
+    if len(platform.lake.history(name)) > 2 * _KEPT_SNAPSHOTS:
+        platform.lake.compact(name)
+        platform.lake.expire(name, keep_last=_KEPT_SNAPSHOTS, older_than=timedelta(minutes=10))
 
 
 def land_or_wait(platform: Platform, names: Iterable[str] | None = None) -> bool:

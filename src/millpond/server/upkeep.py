@@ -17,8 +17,11 @@ from millpond.core.errors import MillpondError
 from millpond.platform.online import Upkeep
 from millpond.platform.platform import open_project
 
-#: Seconds between two looks for something to do.
+#: Seconds between two looks for something to do, where there is little.
 EVERY = 5.0
+
+#: It rests at least this many times as long as it worked, so that predictions have the machine.
+IDLE = 4.0
 
 #: Seconds between two collections of the lake's garbage.
 GARBAGE_EVERY = 3600.0
@@ -42,7 +45,8 @@ def main() -> None:
         if began - collected > GARBAGE_EVERY:
             collected = began
             _try("collecting garbage", platform.lake.collect_garbage)
-        time.sleep(max(0.0, EVERY - (time.monotonic() - began)))
+        took = time.monotonic() - began
+        time.sleep(max(EVERY - took, IDLE * took))
 
 
 def _refresh(upkeep: Upkeep) -> None:
