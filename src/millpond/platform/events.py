@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Landing lets older snapshots of a table go, so that it stays fast: all but the newest, and those that are pinned.
 _KEPT_SNAPSHOTS = 30
 
-#: Most events of one request.
+#: Most events of one request, and of one landing.
 MOST = 100_000
 
 
@@ -77,7 +77,7 @@ def push(platform: Platform, name: str, rows: Sequence[Mapping[str, Any]] | pa.T
 
 
 def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Snapshot]:
-    """Write pushed events into their tables in the lake (default: all tables); the snapshots that were made.
+    """Write what was pushed until now into its tables in the lake (default: all tables); the snapshots that were made.
 
     Killed at any point, it is repeated by the next call, and each event is in its table once.
 
@@ -95,9 +95,11 @@ def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Sn
         if table is None or not table.keys or platform.online.pending(name, limit=1) is None:
             continue
         with alone(platform, f"table-{name}"):
-            while (pending := platform.online.pending(name)) is not None:
+            while (pending := platform.online.pending(name, limit=MOST)) is not None:
                 made[name] = land_rows(platform.lake, table, pending.rows, f"{pending.first}-{pending.last}")
                 platform.online.land(name, pending.last)
+                if pending.rows.num_rows < MOST:  # what came meanwhile can wait; there may be no end of it
+                    break
             _tidy(platform, name)
     return made
 
