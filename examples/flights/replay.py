@@ -35,7 +35,7 @@ Event = tuple[datetime, str, dict[str, Any]]  # when it became known, its table,
 def main() -> None:
     parser = argparse.ArgumentParser(description="Replay December through the server, then measure skew.")
     parser.add_argument("--project", type=Path, default=PROJECT, help="a walked flights project")
-    parser.add_argument("--days", type=int, default=31)
+    parser.add_argument("--days", type=float, default=31, help="how much of December")
     arguments = parser.parse_args()
     until = DECEMBER + timedelta(days=arguments.days)
     with tempfile.TemporaryDirectory(prefix="millpond-replay-") as directory:
