@@ -16,6 +16,8 @@ import pytest
 
 import millpond as mp
 from millpond.core.errors import DataError, SettingsError, Unavailable
+from millpond.features.point_in_time import join_features
+from millpond.features.ports import PinnedView
 from millpond.lake.derive import derive
 from millpond.lake.duckdb import DuckDBEngine
 from millpond.lake.iceberg import IcebergLake
@@ -188,6 +190,37 @@ def test_queries(lake, engine):
     with pytest.raises(DataError, match="key"):
         lake.upsert("u", engine.output(f"SELECT 1 AS k FROM {relation}"), ["k"])
     assert not lake.exists("u")
+
+
+def test_features_are_those_of_duckdb(lake, engine):
+    rows = {
+        "origin": [("JFK", "LGA", "EWR")[n % 3] for n in range(1000)],
+        "seen": [AT + timedelta(minutes=7 * n) for n in range(1000)],
+        "temp": [n * 37 % 100 if n % 7 else None for n in range(1000)],
+    }
+    sky = mp.Features(
+        "sky",
+        entity=mp.Entity("airport", key="origin"),
+        source=weather,
+        now=mp.latest("temp", within="3h"),
+        readings_1d=mp.count(over="1d"),
+        sum_6h=mp.sum("temp", over="6h"),
+        warmest_2d=mp.max("temp", over="2d"),
+        kinds_12h=mp.nunique("temp", over="12h"),
+    )
+    pinned = [PinnedView(sky, lake.append("weather", pa.table(rows)))]
+    moments = [AT + timedelta(minutes=23 * n) for n in range(300)]
+    asked = lake.append("asked", pa.table({"n": range(300), "origin": rows["origin"][:300], "at": moments}))
+    judge = DuckDBEngine(lake, threads=1)
+    found = []
+    for each in (judge, engine):
+        with each.session():
+            joined = join_features(each, each.scan(asked), "at", pinned)
+            rows = each.reader(f"SELECT * FROM {joined} AS joined").read_all().to_pylist()
+            found.append(sorted(rows, key=lambda row: row["n"]))
+    judge.close()
+    assert found[0] == found[1]
+    assert len(found[0]) == 300
 
 
 def test_nobody_answers(lake):
