@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from millpond.core.fingerprints import fingerprint
@@ -67,7 +68,7 @@ class OnlineView:
             types={column.name: column.type for column in snapshot.columns if column.name in used},
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """What the view means, types included: 16 hexadecimal digits. Other meaning, other fingerprint."""
         return fingerprint(self.describe())[:16]
