@@ -91,6 +91,9 @@ class FileEngine:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
 
+    def reader(self, sql: str) -> Any:
+        return self._connection.sql(sql).to_arrow_reader(65_536)
+
     @contextmanager
     def session(self) -> Iterator[None]:
         yield
