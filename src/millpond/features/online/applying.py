@@ -43,19 +43,21 @@ class LiveRules:
         taken = self.rows.take(events)
         existed: dict[bytes, bool] = {}
         keys = self.rows.keys.encode_columns(taken)
-        for key, (entity, row) in zip(keys, self.rows.rows(taken), strict=True):
+        for key, (place, row) in zip(keys, self.rows.rows(taken), strict=True):
             name = prefix + key if key is not None else None  # logged under another key, which was given up
             before = txn.get(name, None, places) if name is not None else None
             if before is not None:
                 old = Place.from_bytes(before)
                 existed.setdefault(old.entity, True)
-                self.live.remove(kv, prefix, old.entity, Row(old.time, old.known, row.key, ()))
-            if entity is not None:
-                if entity not in existed:
-                    existed[entity] = holds(kv, prefix + entity)
-                self.live.insert(kv, prefix, entity, row)
+                self.live.remove(
+                    kv, prefix, old.entity, Row(old.time, old.known, row.key, self.rows.packing.unpack(old.values))
+                )
+            if place is not None:
+                if place.entity not in existed:
+                    existed[place.entity] = holds(kv, prefix + place.entity)
+                self.live.insert(kv, prefix, place.entity, row)
                 if name is not None:
-                    txn.put(name, Place(entity, row.time, row.known).to_bytes(), db=places)
+                    txn.put(name, place.to_bytes(), db=places)
             elif before is not None:
                 txn.delete(name, db=places)
         return sum(holds(kv, prefix + entity) - before for entity, before in existed.items())

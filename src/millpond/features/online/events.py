@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from millpond.core.errors import DataError, SchemaMismatch
 from millpond.core.names import did_you_mean
 from millpond.features.online.keys import KeyCodec, plain
+from millpond.features.online.packing import Packing
 from millpond.features.online.ports import OnlineView, Row
 from millpond.features.online.types import iceberg_type, lake_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_INSTANTS = struct.Struct("<qq")
+_PLACE = struct.Struct("<qqH")
 
 
 def to_bytes(rows: pa.Table) -> bytes:
@@ -90,18 +91,22 @@ class Place(NamedTuple):
         entity: Its entity, encoded.
         time: Its event time, as in `Row`.
         known: When it became known, likewise.
+        values: Its values, packed by `Packing.of_columns`.
     """
 
     entity: bytes
     time: int
     known: int
+    values: bytes
 
     def to_bytes(self) -> bytes:
-        return _INSTANTS.pack(self.time, self.known) + self.entity
+        return _PLACE.pack(self.time, self.known, len(self.entity)) + self.entity + self.values
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Place:
-        return cls(data[_INSTANTS.size :], *_INSTANTS.unpack_from(data))
+        time, known, length = _PLACE.unpack_from(data)
+        stop = _PLACE.size + length
+        return cls(data[_PLACE.size : stop], time, known, data[stop:])
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,10 @@ class ViewRows:
     @cached_property
     def keys(self) -> KeyCodec:
         return KeyCodec(self.view.row_keys, self.view.types)
+
+    @cached_property
+    def packing(self) -> Packing:
+        return Packing.of_columns(self.view)
 
     def take(self, rows: pa.Table | pa.RecordBatch) -> pa.Table:
         """The columns that the view reads, in their types; nulls for those that the events have not."""
@@ -137,16 +146,18 @@ class ViewRows:
         times = plain(taken.column(view.time)) if view.time else [0] * count
         knowns = plain(taken.column(view.known)) if view.known else times
         return [
-            None if entity is None or time is None or known is None else Place(entity, time, known)
-            for entity, time, known in zip(self.entities.encode_columns(taken), times, knowns, strict=True)
+            None if entity is None or time is None or known is None else Place(entity, time, known, values)
+            for entity, time, known, values in zip(
+                self.entities.encode_columns(taken), times, knowns, self.packing.pack(taken), strict=True
+            )
         ]
 
-    def rows(self, taken: pa.Table) -> list[tuple[bytes | None, Row]]:
-        """The entity and the row of each row of `take`; no entity where it can never be visible to anyone."""
+    def rows(self, taken: pa.Table) -> list[tuple[Place | None, Row]]:
+        """The place and the row of each row of `take`; no place where it can never be visible to anyone."""
         values = _tuples(taken, [each.name for each in self.view.columns])
         keys = _tuples(taken, self.view.row_keys)
         return [
-            (place.entity, Row(place.time, place.known, key, value)) if place else (None, Row(0, 0, key, value))
+            (place, Row(place.time, place.known, key, value) if place else Row(0, 0, key, value))
             for place, key, value in zip(self.places(taken), keys, values, strict=True)
         ]
 

@@ -13,7 +13,7 @@ from millpond.features.online.applying import LiveRules
 from millpond.features.online.bulk import Generation, alone, generation
 from millpond.features.online.environment import Environment
 from millpond.features.online.keys import KeyCodec
-from millpond.features.online.packing import PackedSchema
+from millpond.features.online.packing import Packing
 from millpond.features.online.ports import OnlineView, ViewState
 from millpond.features.online.records import Head
 
@@ -64,7 +64,7 @@ def load(
 
 def publish(
     environment: Environment,
-    schema: PackedSchema,
+    schema: Packing,
     source: int,
     grid: datetime,
     rows: pa.RecordBatchReader,
@@ -162,7 +162,7 @@ def _read(environment: Environment, txn: Any, prefix: bytes) -> Iterator[tuple[b
         yield from chunk
 
 
-def _packed(schema: PackedSchema, rows: pa.RecordBatchReader) -> Iterator[tuple[bytes, bytes]]:
+def _packed(schema: Packing, rows: pa.RecordBatchReader) -> Iterator[tuple[bytes, bytes]]:
     keys = KeyCodec(schema.view.entity_keys, schema.view.types)
     for batch in rows:
         for key, value in zip(keys.encode_columns(batch), schema.pack(batch), strict=True):

@@ -96,7 +96,7 @@ def _fit(first: pa.Schema, second: pa.Schema) -> bool:
 def land(environment: Environment, txn: Any, name: str, position: int) -> None:
     """Note that events up to `position` have landed. They stay until the next time, so that a load can start."""
     table = records.table_of(environment, txn, name)
-    if table is not None and position > table.landed:
+    if table is not None and position >= table.landed:
         records.put_table(environment, txn, name, replace(table, landed=position, purgeable=table.landed))
 
 

@@ -1,4 +1,4 @@
-"""The packed values of one entity and view: a header, slots of fixed width, and a heap for what has no fixed width.
+"""Packed values, as of one entity and view: a header, slots of fixed width, and a heap for what has no fixed width.
 
     fingerprint of the view, 8 bytes | nulls, one bit a feature | slots | heap
 
@@ -9,7 +9,7 @@ of this one. A slot of a string or of bytes holds offset and length in the heap,
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from functools import cached_property
@@ -42,22 +42,27 @@ _EXACT = Context(prec=80)
 _ATTEMPTED_NULLS = 4096
 
 
-class PackedSchema:
-    """Packs and reads the values of one view. Safe across threads.
+class Packing:
+    """Packs and reads values of some columns. Safe across threads.
+
+    Args:
+        view: The view that they are of.
+        types: Iceberg types of the columns, by name, in order.
+        fingerprint: What packed values begin with; nothing where they are told apart already.
 
     Raises:
-        DataError: A feature is of a type that the online store does not hold.
+        DataError: A column is of a type that the online store does not hold.
     """
 
-    def __init__(self, view: OnlineView) -> None:
+    def __init__(self, view: OnlineView, types: Mapping[str, str], fingerprint: bytes = b"") -> None:
         self.view = view
-        self.names = tuple(each.name for each in view.features)
-        self._types = tuple(feature_type(each) for each in view.features)
-        self._slots = tuple(_slot(feature, type_) for feature, type_ in zip(view.features, self._types, strict=True))
-        bitmap = -(-len(self._slots) // 8)
-        self._fingerprint = bytes.fromhex(view.fingerprint)
-        self._head = len(self._fingerprint) + bitmap
-        self._clean = self._fingerprint + bytes(bitmap)
+        self.names = tuple(types)
+        self._types = tuple(types.values())
+        self._slots = tuple(_slot(name, type_) for name, type_ in types.items())
+        self._bitmap = -(-len(self._slots) // 8)
+        self._fingerprint = fingerprint
+        self._head = len(self._fingerprint) + self._bitmap
+        self._clean = self._fingerprint + bytes(self._bitmap)
         self._struct = struct.Struct("<" + "".join(_CODES[each][0] for each in self._slots))
         self._unpack_from = self._struct.unpack_from
         self._heap = self._head + self._struct.size
@@ -69,8 +74,18 @@ class PackedSchema:
         self._plain = not self._readers
         self._nulls: dict[bytes, tuple[int, ...]] = {}
 
+    @classmethod
+    def of_features(cls, view: OnlineView) -> Packing:
+        """Of the values of a view's features, marked with its fingerprint."""
+        return cls(view, {each.name: feature_type(each) for each in view.features}, bytes.fromhex(view.fingerprint))
+
+    @classmethod
+    def of_columns(cls, view: OnlineView) -> Packing:
+        """Of the values in the columns that a view's features are made of."""
+        return cls(view, {each.name: each.type for each in view.columns})
+
     def unpack(self, packed: bytes) -> tuple[Any, ...]:
-        """The values in order of the features; None is null.
+        """The values in order of the columns; None is null.
 
         Raises:
             StoreMismatch: They were packed under another schema.
@@ -96,7 +111,7 @@ class PackedSchema:
     def mismatch(self, packed: bytes) -> StoreMismatch:
         """The error that tells of a value of another schema."""
         return StoreMismatch(
-            f"An online value of view {self.view.name!r} was written under schema {packed[:8].hex()}, "
+            f"An online value of view {self.view.name!r} was written under schema {packed[: len(self._fingerprint)].hex()}, "
             f"and is read under {self._fingerprint.hex()}",
             hint="run `millpond feature refresh --full`",
         )
@@ -104,14 +119,14 @@ class PackedSchema:
     def _null_places(self, head: bytes) -> tuple[int, ...]:
         places = self._nulls.get(head)
         if places is None:
-            bits = int.from_bytes(head[8:], "little")
+            bits = int.from_bytes(head[len(self._fingerprint) :], "little")
             places = tuple(index for index in range(len(self._slots)) if bits >> index & 1)
             if len(self._nulls) < _ATTEMPTED_NULLS:
                 self._nulls[head] = places
         return places
 
     def columns(self, packed: list[bytes | None]) -> list[pa.Array[Any]]:
-        """The values of many entities, one array a feature, in the features' Arrow types; null where unknown."""
+        """The values of many entities, one array a column, in its Arrow type; null where unknown."""
         import numpy as np
         import pyarrow as pa
 
@@ -121,13 +136,13 @@ class PackedSchema:
                 pa.array([None if row is None else row[index] for row in rows], self._arrow[index])
                 for index in range(len(self.names))
             ]
-        unknown = self._fingerprint + b"\xff" * (self._head - 8) + bytes(self._struct.size)
+        unknown = self._fingerprint + b"\xff" * self._bitmap + bytes(self._struct.size)
         joined = b"".join([unknown if each is None else each for each in packed])
         if len(joined) != len(unknown) * len(packed):
             raise self.mismatch(next((e for e in packed if e is not None and len(e) != len(unknown)), b""))
         table = np.frombuffer(joined, self._dtype)
-        if not (table["fingerprint"] == np.frombuffer(self._fingerprint, "<u8")[0]).all():
-            raise self.mismatch(next((e for e in packed if e is not None and e[:8] != self._fingerprint), b""))
+        if not (table["fingerprint"] == np.frombuffer(self._fingerprint, "u1")).all():
+            raise self.mismatch(next((e for e in packed if e is not None and not e.startswith(self._fingerprint)), b""))
         nulls = np.unpackbits(table["nulls"], axis=1, bitorder="little")[:, : len(self.names)]
         some = set(np.flatnonzero(nulls.any(axis=0)).tolist())
         if "boolean" in self._slots:
@@ -152,18 +167,18 @@ class PackedSchema:
         """One packed value a row.
 
         Args:
-            rows: One column a feature, named as the feature.
+            rows: Has the columns under their names.
 
         Raises:
-            DataError: A column is missing or not of its feature's type.
+            DataError: A column is missing or not of its type.
         """
         import numpy as np
 
         if not rows.num_rows:
             return
         table = np.zeros(rows.num_rows, self._dtype)
-        table["fingerprint"] = np.frombuffer(self._fingerprint, "<u8")[0]
-        nulls = np.zeros((rows.num_rows, (self._head - 8) * 8), bool)
+        table["fingerprint"] = np.frombuffer(self._fingerprint, "u1")
+        nulls = np.zeros((rows.num_rows, self._bitmap * 8), bool)
         heaps: list[bytearray] | None = None
         for index, (name, slot) in enumerate(zip(self.names, self._slots, strict=True)):
             column = self._column(rows, index, name)
@@ -189,7 +204,7 @@ class PackedSchema:
             raise DataError(f"The values of view {self.view.name!r} have no column {name!r}") from cause
         except pa.ArrowInvalid as cause:
             found = rows.schema.field(name).type
-            raise DataError(f"Feature {name!r} is {wanted}, and its values are {found} that do not fit") from cause
+            raise DataError(f"{name!r} is {wanted}, and its values are {found} that do not fit") from cause
         return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
     @cached_property
@@ -201,7 +216,7 @@ class PackedSchema:
         import numpy as np
 
         slots = [(f"f{index}", _CODES[slot][1]) for index, slot in enumerate(self._slots)]
-        return np.dtype([("fingerprint", "<u8"), ("nulls", "u1", (self._head - 8,)), *slots])
+        return np.dtype([("fingerprint", "u1", (len(self._fingerprint),)), ("nulls", "u1", (self._bitmap,)), *slots])
 
 
 def feature_type(feature: Feature) -> str:
@@ -219,14 +234,14 @@ def arrow_type(type_: str) -> pa.DataType:
     return wide.get(column_kind(type_)) or lake_type(type_) or pa.binary()
 
 
-def _slot(feature: Feature, type_: str) -> _Slot:
+def _slot(name: str, type_: str) -> _Slot:
     kind = column_kind(type_)
     if kind != "other":
         return kind
     if type_ == "binary":
         return "bytes"
     raise DataError(
-        f"Feature {feature.name!r} is of type {type_}, which the online store does not hold",
+        f"Column {name!r} is of type {type_}, which the online store does not hold",
         hint="take a number, boolean, string, date, instant, decimal or bytes",
     )
 

@@ -15,7 +15,7 @@ from millpond.features.online import records
 from millpond.features.online.applying import LiveRules
 from millpond.features.online.environment import Environment, errors
 from millpond.features.online.keys import KeyCodec
-from millpond.features.online.packing import PackedSchema
+from millpond.features.online.packing import Packing
 from millpond.features.online.ports import EntityKey, OnlineView, ViewState
 from millpond.features.online.records import PREFIX
 from millpond.features.online.transactions import Reads
@@ -39,8 +39,8 @@ class Handle:
         return KeyCodec(self.view.entity_keys, self.view.types).encode
 
     @cached_property
-    def packed(self) -> PackedSchema:
-        return PackedSchema(self.view)
+    def packed(self) -> Packing:
+        return Packing.of_features(self.view)
 
     @cached_property
     def rules(self) -> LiveRules:

@@ -35,6 +35,7 @@ class Window:
         self._lo, self._at = lo, at
         self._rows_only = rows_only
         self._values: dict[int, list[Any]] = {}
+        self._summaries: dict[int, list[Any]] = {}
         self._gather(reader.root, reader.level)
 
     def _gather(self, node: Node, level: int) -> None:
@@ -77,17 +78,18 @@ class Window:
         if found is None:
             found = []
             for node, rows in self.leaves:
-                column = node.column(place)
-                some = column[rows] if isinstance(rows, slice) else [column[index] for index in rows]
-                found += [value for value in some if value is not None] if None in some else some
+                found += node.present(place, rows)
             self._values[place] = found
         return found
 
     def summaries(self, place: int) -> list[Any]:
-        """A measure of the children."""
-        found: list[Any] = []
-        for node, start, stop in self.nodes:
-            found += node.column(place)[start:stop]
+        """A measure of the children, without nulls."""
+        found = self._summaries.get(place)
+        if found is None:
+            found = []
+            for node, start, stop in self.nodes:
+                found += node.present(place, slice(start, stop))
+            self._summaries[place] = found
         return found
 
     def rows(self) -> int:
@@ -131,13 +133,13 @@ class Answer:
             over: [(each.name, self._function(each)) for each in some] for over, some in _grouped(rest).items()
         }
 
-    def values(self, reader: Reader, at: int, newest: Picked | None) -> tuple[Any, ...]:
+    def values(self, reader: Reader, at: int, latest: Sequence[Any] | None) -> tuple[Any, ...]:
         """The features' values, in their order.
 
         Args:
             reader: The entity's rows.
             at: The instant.
-            newest: The newest visible row, if that is known already.
+            latest: The values of those that are `latest`, if they are known already.
         """
         found: dict[str, Any] = {}
         for over, functions in self._windows.items():
@@ -152,12 +154,13 @@ class Answer:
             picked = pick(self._shape, reader.oldest_first(_start(over, at), at), features, min)
             for each in features:
                 found[each.name] = self._shape.value(each, picked.values if picked else {})
-        if self._latest:
-            if newest is None:
-                newest = pick(self._shape, reader.newest_first(EVER, at), self._latest, max)
+        if self._latest and latest is None:
+            newest = pick(self._shape, reader.newest_first(EVER, at), self._latest, max)
             for each in self._latest:
                 fresh = newest is not None and (each.within is None or newest.time >= at - each.within)
                 found[each.name] = self._shape.value(each, newest.values if newest and fresh else {})
+        elif latest is not None:
+            found.update({each.name: value for each, value in zip(self._latest, latest, strict=True)})
         return tuple([found[name] for name in self._names])
 
     def _measures(self, feature: Feature) -> Measures:
@@ -215,12 +218,12 @@ def pick(
     places = {each.column.name: shape.measures[each.column.name].place for each in features if each.column}
     node, index = top
     order = [node.column(place)[index] for place in range(shape.order)]
-    values = {name: node.column(place)[index] for name, place in places.items()}
+    values = {name: node.value(place, index) for name, place in places.items()}
     for node, index in rows:
         if [node.column(place)[index] for place in range(shape.order)] != order:
             break
         for name, place in places.items():
-            values[name] = better(values[name], node.column(place)[index], best)
+            values[name] = better(values[name], node.value(place, index), best)
     return Picked(order[TIME], values)
 
 
@@ -245,7 +248,7 @@ def _extreme(best: Callable[[Any], Any], _: Feature, each: Measures, window: Win
     values = window.values(each.place)
     if window.nodes:
         place = each.least if best is min else each.greatest
-        values = values + [value for value in window.summaries(place) if value is not None]
+        values = values + window.summaries(place)
     return each.type.value(best(values)) if values else None
 
 

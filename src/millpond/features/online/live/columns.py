@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from typing import Any, NamedTuple
 
 _COUNT = struct.Struct("<I")
@@ -48,19 +49,26 @@ class PackedRow(NamedTuple):
 
 
 class Layout:
-    """Reads and writes rows of the same columns. Values are raw, None is null."""
+    """Reads and writes rows of the same columns. Values are raw, None is null.
+
+    Attributes:
+        columns: The columns.
+        row: A row's elements of all segments.
+        places: Of each column, which segment has its flags, which its values, and which heap; -1 is none.
+        start: Where the segments begin.
+    """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
         codes: list[str] = []
-        self._places: list[tuple[int, int, int]] = []  # of a column: its flags, its values, its heap; -1 is none
+        self.places: list[tuple[int, int, int]] = []
         heaps = 0
         for column in self.columns:
             flags = -1
             if column.nullable:
                 flags = len(codes)
                 codes.append("B")
-            self._places.append((flags, len(codes), -1 if column.code else heaps))
+            self.places.append((flags, len(codes), -1 if column.code else heaps))
             heaps += not column.code
             codes.append(column.code or "I")
         self.row = struct.Struct("<" + "".join(codes))
@@ -75,10 +83,10 @@ class Layout:
         """Number of rows."""
         return int(_COUNT.unpack_from(data)[0])
 
-    def column(self, data: bytes, index: int) -> Sequence[Any]:
-        """The raw values of a column."""
+    def column(self, data: bytes, index: int) -> tuple[Sequence[Any], bytes | None]:
+        """The raw values of a column, and its flags; no flags where none is null. Of a null the value is anything."""
         count = self.count(data)
-        flags, place, heap = self._places[index]
+        flags, place, heap = self.places[index]
         before = self._segments[place][1]
         values: Sequence[Any] = _array(count, self._codes[place]).unpack_from(data, self.start + count * before)
         if heap >= 0:
@@ -87,8 +95,8 @@ class Layout:
             at = self.start + count * self._segments[flags][1]
             present = data[at : at + count]
             if 0 in present:
-                return [value if there else None for value, there in zip(values, present, strict=True)]
-        return values
+                return values, present
+        return values, None
 
     def _from_heap(
         self, data: bytes, count: int, heap: int, lengths: Sequence[int], unpack: Callable[[bytes], Any]
@@ -100,42 +108,34 @@ class Layout:
             at += length
         return values
 
-    def read(self, data: bytes, index: int) -> list[Any]:
-        """One row."""
-        count = self.count(data)
-        start = self.start
-        elements = self.row.unpack(
-            b"".join(
-                [
-                    data[start + count * before + index * width : start + count * before + (index + 1) * width]
-                    for width, before in self._segments
-                ]
-            )
-        )
-        values: list[Any] = []
-        for (flags, place, heap), column in zip(self._places, self.columns, strict=True):
-            if flags >= 0 and not elements[flags]:
-                values.append(None)
-            elif heap < 0:
-                values.append(elements[place])
-            else:
-                at, stop = self._span(data, count, heap, place, index, index + 1)
-                values.append(column.unpack(data[at:stop]))
-        return values
+    def one(self, data: bytes, index: int) -> bytes:
+        """One row of many."""
+        return self.splice(self.splice(data, index + 1, self.count(data) - index - 1), 0, index)
 
-    def only(self, data: bytes, at: int = 0) -> list[Any]:
-        """The raw values of data of a single row that begins at `at`."""
+    def elements(self, data: bytes, at: int = 0) -> Sequence[Any]:
+        """The elements of all segments, lengths being replaced by the bytes, of data of one row that begins at `at`."""
         elements = self.row.unpack_from(data, at + self.start)
+        if not self._sizes.size:
+            return elements
+        found = list(elements)
         done = at + self.start + self.row.size
-        values: list[Any] = []
-        for (flags, place, heap), column in zip(self._places, self.columns, strict=True):
-            value = elements[place]
+        for _, place, heap in self.places:
             if heap >= 0:
-                stop = done + value
-                value = column.unpack(data[done:stop]) if value else b""
+                stop = done + found[place]
+                found[place] = data[done:stop]
                 done = stop
-            values.append(value if flags < 0 or elements[flags] else None)
-        return values
+        return found
+
+    def values(self, elements: Sequence[Any]) -> list[Any]:
+        """The raw values of a row, of its elements."""
+        return [
+            None
+            if flags >= 0 and not elements[flags]
+            else elements[place]
+            if heap < 0
+            else column.unpack(elements[place])
+            for (flags, place, heap), column in zip(self.places, self.columns, strict=True)
+        ]
 
     def _span(self, data: bytes, count: int, heap: int, place: int, first: int, last: int) -> tuple[int, int]:
         """Where the bytes of rows [first, last) lie in a heap."""
@@ -159,18 +159,6 @@ class Layout:
                 heaps.append(packed)
         return PackedRow(self.row.pack(*elements), tuple(heaps))
 
-    def unpacked(self, row: PackedRow) -> list[Any]:
-        """The raw values of a packed row, as reading them would give: floats in the column's precision."""
-        elements = self.row.unpack(row.fixed)
-        return [
-            None
-            if flags >= 0 and not elements[flags]
-            else elements[place]
-            if heap < 0
-            else column.unpack(row.heaps[heap])
-            for (flags, place, heap), column in zip(self._places, self.columns, strict=True)
-        ]
-
     def splice(self, data: bytes, at: int, drop: int = 0, rows: Sequence[PackedRow] = ()) -> bytes:
         """Rows [at, at + drop) replaced by `rows`."""
         count = self.count(data)
@@ -186,7 +174,7 @@ class Layout:
         sizes = list(self._sizes.unpack_from(data, _COUNT.size))
         if sizes:
             done = start + count * self.row.size
-            for _, place, heap in self._places:
+            for _, place, heap in self.places:
                 if heap < 0:
                     continue
                 stop = done + sizes[heap]
@@ -202,7 +190,7 @@ class Layout:
         return b"".join(parts)
 
     def _dropped(self, data: bytes, count: int, at: int, drop: int) -> list[int]:
-        spans = [self._span(data, count, heap, place, at, at + drop) for _, place, heap in self._places if heap >= 0]
+        spans = [self._span(data, count, heap, place, at, at + drop) for _, place, heap in self.places if heap >= 0]
         return [stop - start for start, stop in spans]
 
     def build(self, rows: Sequence[PackedRow]) -> bytes:
@@ -223,11 +211,25 @@ class Node:
         self.layout = layout
         self.data = data
         self.count = layout.count(data)
-        self._columns: dict[int, Sequence[Any]] = {}
+        self._columns: dict[int, tuple[Sequence[Any], bytes | None]] = {}
 
     def column(self, index: int) -> Sequence[Any]:
-        """The raw values of a column; None is null."""
+        """The raw values of a column that is never null; of another one's nulls the values are anything."""
         found = self._columns.get(index)
         if found is None:
             found = self._columns[index] = self.layout.column(self.data, index)
-        return found
+        return found[0]
+
+    def present(self, index: int, rows: slice | Sequence[int]) -> Sequence[Any]:
+        """The raw values of some rows, in order, without nulls."""
+        values = self.column(index)
+        flags = self._columns[index][1]
+        if isinstance(rows, slice):
+            return values[rows] if flags is None else list(compress(values[rows], flags[rows]))
+        return [values[row] for row in rows if flags is None or flags[row]]
+
+    def value(self, index: int, row: int) -> Any:
+        """The raw value of one row; None is null."""
+        value = self.column(index)[row]
+        flags = self._columns[index][1]
+        return value if flags is None or flags[row] else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from millpond.features.online.live.answer import EVER, Picked, better, pick
+from millpond.features.online.live.answer import EVER, better, pick
 from millpond.features.online.live.columns import Layout, Node
 from millpond.features.online.live.shape import TIME, Shape
 from millpond.features.online.live.tree import Reader
@@ -24,21 +24,39 @@ class Newest:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self.features = tuple(each for each in shape.view.features if each.kind == "latest")
-        columns = {each.column.name: each.column for each in self.features if each.column}
+        columns = list(dict.fromkeys(each.column.name for each in self.features if each.column))
         self._names = tuple(columns)
         self._places = tuple(shape.measures[name].place for name in columns)
         self._layout = Layout(
             [*shape.leaf.columns[: shape.order], *(shape.leaf.columns[place] for place in self._places)]
         )
+        self._within = any(each.within is not None for each in self.features)
+        self._values = []  # of each feature: its flag, its value, what makes the value of it; and its greatest age
+        for each in self.features:
+            assert each.column is not None
+            flags, place, _ = self._layout.places[shape.order + columns.index(each.column.name)]
+            self._values.append((flags, place, shape.types[each.column.name].restore, each.within))
 
-    def read(self, data: bytes, at: int, start: int) -> Picked | None:
-        """The newest row, if it is visible at `at`; its bytes begin at `start` of `data`."""
-        if not self.features:
+    def values(self, data: bytes, start: int, at: int) -> list[Any] | None:
+        """The features' values at `at`, the newest row beginning at `start` of `data`; None where it is not visible."""
+        elements = self._layout.elements(data, start)
+        time = elements[TIME]
+        if time >= at or (self._shape.late and elements[1] >= at):
             return None
-        raw = self._layout.only(data, start)
-        if raw[TIME] >= at or (self._shape.late and raw[1] >= at):
-            return None
-        return Picked(raw[TIME], dict(zip(self._names, raw[self._shape.order :], strict=True)))
+        if self._within:
+            age = at - time
+            return [
+                None
+                if not elements[flags] or (within is not None and age > within)
+                else elements[place]
+                if restore is None
+                else restore(elements[place])
+                for flags, place, restore, within in self._values
+            ]
+        return [
+            (elements[place] if restore is None else restore(elements[place])) if elements[flags] else None
+            for flags, place, restore, _ in self._values
+        ]
 
     def with_row(self, data: bytes, row: list[Any]) -> bytes:
         """After a row was inserted, given as its raw values."""
@@ -47,7 +65,7 @@ class Newest:
         order = self._shape.order
         raw = row[:order] + [row[place] for place in self._places]
         if data:
-            had = self._layout.only(data)
+            had = self._raw(data)
             if had[:order] > raw[:order]:
                 return data
             if had[:order] == raw[:order]:
@@ -55,17 +73,14 @@ class Newest:
         return self._layout.build([self._layout.pack(raw)])
 
     def without_row(self, data: bytes, row: list[Any], reader: Reader) -> bytes:
-        """After a row was removed; `reader` has the others."""
-        if not self.features or self._layout.only(data)[: self._shape.order] != row[: self._shape.order]:
+        """After a row was removed, given as its raw values; `reader` has the others."""
+        order = self._shape.order
+        if not self.features or self._raw(data)[:order] != row[:order]:
             return data
-        return self.of(reader)
-
-    def of(self, reader: Reader) -> bytes:
-        """From all rows."""
         return self.of_rows(lambda: reader.newest_first(EVER, NEVER))
 
     def of_rows(self, rows: Callable[[], Iterator[tuple[Node, int]]]) -> bytes:
-        """From the last rows, the last of all first; `rows` is called twice."""
+        """From all rows, the last first; it is called twice, and read as far as it must be."""
         if not self.features:
             return b""
         node, index = next(rows())
@@ -73,3 +88,6 @@ class Newest:
         picked = pick(self._shape, rows(), self.features, max)
         assert picked is not None
         return self._layout.build([self._layout.pack([*order, *(picked.values[name] for name in self._names)])])
+
+    def _raw(self, data: bytes) -> list[Any]:
+        return self._layout.values(self._layout.elements(data))

@@ -33,11 +33,11 @@ class Segments:
         entity = np.zeros(table.num_rows, dtype=np.int64)
         entity[starts[1:]] = 1
         entity = np.cumsum(entity)
-        if _any_tie(entity, self._times) and (known is not None or view.row_keys):
+        if _any_tie(entity, self._times) and (known is not None or shape.keys):
             columns: dict[str, Any] = {"entity": entity, "time": self._times}
             if known is not None:
                 columns["known"] = known
-            keys: dict[str, Any] = {f"key{index}": table[name] for index, name in enumerate(view.row_keys)}
+            keys: dict[str, Any] = {f"key{index}": table[name] for index, name in enumerate(shape.keys)}
             order = pc.sort_indices(
                 pa.table({**columns, **keys}), sort_keys=[(name, "ascending") for name in (*columns, *keys)]
             )
@@ -48,7 +48,7 @@ class Segments:
         self._heaps: list[tuple[bytes, list[int]]] = []
         if known is not None:
             self._segments.append((known.astype("<i8").tobytes(), 8))
-        for name, type in zip(view.row_keys, shape.key_types, strict=True):
+        for name, type in zip(shape.keys, shape.key_types, strict=True):
             self._add(_array(table[name]), type, nullable=False)
         for name, type in shape.types.items():
             self._add(_array(table[name]), type, nullable=True)

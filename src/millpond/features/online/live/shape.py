@@ -95,13 +95,16 @@ class Shape:
 
     A leaf's rows are in order of (time, known, key). A summary of a child is: its first row's time, known and key;
     its last row's time; the least and the greatest instant after which one of its rows is visible; the child's number;
-    how many rows it has; and the measures. What is always equal to the time is left out.
+    how many rows it has; and the measures. What is always equal to the time is left out, and so is the key where no
+    feature is `latest` or `first`, as then it decides nothing.
     """
 
     def __init__(self, view: OnlineView) -> None:
         self.view = view
         self.late = view.known is not None
-        types = [type_of(view.types[name], name, view.name) for name in view.row_keys]
+        picks = any(each.kind in ("latest", "first") for each in view.features)
+        self.keys = view.row_keys if picks else ()
+        types = [type_of(view.types[name], name, view.name) for name in self.keys]
         self.key_types = tuple(types)
         self.types = {each.name: type_of(each.type, each.name, view.name) for each in view.columns}
         order = [Column("q")] * (2 if self.late else 1) + [_column(each) for each in types]
@@ -155,12 +158,20 @@ class Shape:
     def pack(self, row: Row) -> PackedRow:
         """A row as a leaf holds it."""
         instants = (row.time, row.known) if self.late else (row.time,)
-        keys = [type.raw(value) for type, value in zip(self.key_types, row.key, strict=True)]
+        keys = [type.raw(value) for type, value in zip(self.key_types, row.key, strict=False)]
         values = [
             None if value is None else type.raw(value)
             for type, value in zip(self.types.values(), row.values, strict=True)
         ]
         return self.leaf.pack([*instants, *keys, *values])
+
+    def values(self, row: PackedRow) -> list[Any]:
+        """The raw values of a row, as a leaf gives them back."""
+        return self.leaf.values(self.leaf.elements(self.leaf.build([row])))
+
+    def order_of(self, row: PackedRow) -> list[Any]:
+        """What a row is ordered by."""
+        return self.values(row)[: self.order]
 
     def value(self, feature: Feature, raw: Mapping[str, Any]) -> Any:
         """A value of the feature's column from raw values by name; null where there is none."""
@@ -183,10 +194,7 @@ class Shape:
         for each in self.measures.values():
             if not (each.count or each.least or each.greatest):
                 continue
-            values: Sequence[Any] = node.column(each.place)
-            if None in values:
-                values = [value for value in values if value is not None]
-            self._measure(found, each, values)
+            self._measure(found, each, node.present(each.place, slice(None)))
         return found
 
     def _measure(self, found: list[Any], each: Measures, values: Sequence[Any]) -> None:
@@ -221,7 +229,7 @@ class Shape:
                 found.append(each.merged_deviations(node, 0, node.count))
             for place, best in ((each.least, min), (each.greatest, max)):
                 if place:
-                    found.append(best((v for v in node.column(place) if v is not None), default=None))
+                    found.append(best(node.present(place, slice(None)), default=None))
         return found
 
 

@@ -35,7 +35,7 @@ class Head:
     Attributes:
         level: Of the root above the leaves; 0 is a leaf.
         next: Number of the next node.
-        newest: The newest row, as `newest.Newest` packs it.
+        newest: The newest row, as `newest.Newest` keeps it.
         root: The root.
     """
 
@@ -49,17 +49,26 @@ class Head:
 
     @classmethod
     def unpack(cls, data: bytes) -> Head:
-        format, level, next, size = _HEAD.unpack_from(data)
-        if format != _FORMAT:
-            raise StoreMismatch(
-                f"The live view was stored in format {format}, and this version of Millpond reads format {_FORMAT}",
-                hint="run: millpond feature refresh --full",
-            )
-        at = _HEAD.size + size
-        return cls(level, next, data[_HEAD.size : at], data[at:])
+        start = newest_start(data)
+        _, level, next, size = _HEAD.unpack_from(data)
+        return cls(level, next, data[start : start + size], data[start + size :])
 
     def pack(self) -> bytes:
         return _HEAD.pack(_FORMAT, self.level, self.next, len(self.newest)) + self.newest + self.root
+
+
+def newest_start(data: bytes) -> int:
+    """Where the newest row begins in a head.
+
+    Raises:
+        StoreMismatch: The head is of another format.
+    """
+    if data[0] != _FORMAT:
+        raise StoreMismatch(
+            f"The live view was stored in format {data[0]}, and this version of Millpond reads format {_FORMAT}",
+            hint="run: millpond feature refresh --full",
+        )
+    return _HEAD.size
 
 
 def node_key(number: int) -> bytes:
@@ -121,7 +130,7 @@ class Writer:
 
     def insert(self, row: PackedRow) -> None:
         """Add a row."""
-        order = self.shape.leaf.unpacked(row)[: self.shape.order]
+        order = self.shape.order_of(row)
         root = Node(self.shape.layout(self.head.level), self.head.root)
         data, right = self._insert(root, self.head.level, order, row)
         if right is None:
@@ -163,7 +172,7 @@ class Writer:
         Raises:
             NotFound: There is no such row.
         """
-        order = self.shape.leaf.unpacked(row)[: self.shape.order]
+        order = self.shape.order_of(row)
         root = Node(self.shape.layout(self.head.level), self.head.root)
         data = self._remove(root, self.head.level, order, row)
         if data is None:
@@ -180,8 +189,9 @@ class Writer:
         """The node without the row; None where it does not have it."""
         start, stop = self._before(node, order), self._after(node, order)
         if level == 0:
+            alone = node.layout.build([row])
             for at in range(start, stop):
-                if self.shape.key_types or node.layout.pack(node.layout.read(node.data, at)) == row:
+                if node.layout.one(node.data, at) == alone:
                     return node.layout.splice(node.data, at, 1)
             return None
         for at in range(max(0, start - 1), stop):

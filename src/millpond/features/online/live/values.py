@@ -43,6 +43,14 @@ class Type:
     unpack: Callable[[bytes], Any] = bytes
     scale: int = 1
 
+    @property
+    def restore(self) -> Callable[[Any], Any] | None:
+        """From what `struct`, or a heap, gives to a value; None where it is one already."""
+        if self.value is _same:
+            return None
+        value, unpack = self.value, self.unpack
+        return value if self.code or unpack is bytes else lambda packed: value(unpack(packed))
+
 
 def _same(value: Any) -> Any:
     return value

@@ -9,7 +9,7 @@ from millpond.core.errors import NotFound
 from millpond.features.online.live.answer import Answer
 from millpond.features.online.live.newest import Newest
 from millpond.features.online.live.shape import Shape
-from millpond.features.online.live.tree import HEAD, NODE, Head, Reader, Writer
+from millpond.features.online.live.tree import HEAD, NODE, Head, Reader, Writer, newest_start
 from millpond.features.online.ports import EntityKey, KeyValueReads, KeyValueWrites, OnlineView, Row
 
 if TYPE_CHECKING:
@@ -46,21 +46,17 @@ class LiveView:
         data = kv.get(base + HEAD)
         head = Head.unpack(data) if data else Head(0, 0, b"", shape.leaf.build([]))
         Writer(shape, kv, base, head).insert(packed)
-        head.newest = self._newest.with_row(head.newest, shape.leaf.unpacked(packed))
+        head.newest = self._newest.with_row(head.newest, shape.values(packed))
         kv.put(base + HEAD, head.pack())
 
     def remove(self, kv: KeyValueWrites, prefix: bytes, entity: bytes, row: Row) -> None:
         """Take away a row that was inserted before, or one that is equal to it.
-
-        Where the table has a key, time, known and key tell the row; its values are of no account.
 
         Raises:
             NotFound: There is none.
         """
         base = prefix + entity
         shape = self._shape
-        if shape.key_types:
-            row = row._replace(values=(None,) * len(self.view.columns))
         packed = shape.pack(row)
         data = kv.get(base + HEAD)
         if data is None:
@@ -69,7 +65,7 @@ class LiveView:
         if not Writer(shape, kv, base, head).remove(packed):
             kv.delete(base + HEAD)
             return
-        head.newest = self._newest.without_row(head.newest, shape.leaf.unpacked(packed), Reader(shape, kv, base, head))
+        head.newest = self._newest.without_row(head.newest, shape.values(packed), Reader(shape, kv, base, head))
         kv.put(base + HEAD, head.pack())
 
     def compute(self, kv: KeyValueReads, prefix: bytes, entity: bytes, at: int) -> tuple[Any, ...] | None:
@@ -95,9 +91,10 @@ class LiveView:
             return None
         if self.view.time is None:
             at = 1  # all rows have the time 0
-        head = Head.unpack(data)
-        newest = self._newest.read(head.newest, at, 0)
-        return self._answer.values(Reader(self._shape, kv, base, head), at, newest)
+        latest = self._newest.values(data, newest_start(data), at) if self._newest.features else None
+        if latest is not None and self._only_latest:
+            return tuple(latest)
+        return self._answer.values(Reader(self._shape, kv, base, Head.unpack(data)), at, latest)
 
     def build(self, rows: pa.RecordBatchReader, entity: Callable[[EntityKey], bytes]) -> Iterator[tuple[bytes, bytes]]:
         """The state that inserting many rows would make: keys without prefix, and values.
