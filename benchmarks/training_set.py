@@ -88,6 +88,9 @@ class FileEngine:
     def execute(self, sql: str) -> None:
         self._connection.execute(sql).fetchall()
 
+    def materialize(self, name: str, query: str) -> None:
+        self.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
 

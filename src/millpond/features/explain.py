@@ -9,6 +9,7 @@ from typing import Any
 
 from millpond.core.errors import DataError, RequestError
 from millpond.core.time import grid_floor
+from millpond.features.evidence import evidence
 from millpond.features.plan import plan_views
 from millpond.features.point_in_time import dialect_of, join_features
 from millpond.features.ports import PinnedView
@@ -78,7 +79,7 @@ def explain(
         for plan in plans:
             grid = plan.pinned.view.grid
             moment = None if plan.time is None else grid_floor(at, grid) if grid else at
-            found = dialect.evidence(engine, plan, _EXAMPLE, moment)
+            found = evidence(dialect, engine, plan, _EXAMPLE, moment)
             for name, (rows, since, shown) in found.items():
                 example_rows = tuple(dict(zip(plan.row_keys, row, strict=True)) for row in shown)
                 snapshot = plan.pinned.snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from millpond.core.errors import TrainingError
 from millpond.definitions.models import Classification, Model
+from millpond.features.point_in_time import dialect_of
 from millpond.features.ports import LABEL
 from millpond.lake.ports import Engine
 
@@ -21,17 +22,8 @@ def learnt_label(engine: Engine, model: Model, rows: str) -> str:
     return _classes(engine, model, rows) if isinstance(model.task, Classification) else _number(engine, model, rows)
 
 
-def label_kind(engine: Engine, rows: str) -> str:
-    """The kind of the label's type: "boolean", "float", "number" or "other"."""
-    types = engine.rows(f"SELECT typeof({LABEL}) FROM {rows} LIMIT 1")
-    name = str(types[0][0]).upper() if types else "BOOLEAN"
-    if name in ("BOOLEAN", "FLOAT", "DOUBLE"):
-        return "boolean" if name == "BOOLEAN" else "float"
-    return "number" if name.startswith("DECIMAL") or name.endswith("INT") or name == "INTEGER" else "other"
-
-
 def _classes(engine: Engine, model: Model, rows: str) -> str:
-    kind = label_kind(engine, rows)
+    kind = dialect_of(engine).kinds(engine, rows)[LABEL]
     present = f"{LABEL} IS NOT NULL" + (f" AND NOT isnan({LABEL})" if kind == "float" else "")
     found = engine.rows(f"SELECT DISTINCT {LABEL} FROM {rows} WHERE {present} ORDER BY 1 LIMIT 3")
     values = [row[0] for row in found]
@@ -53,15 +45,15 @@ def _classes(engine: Engine, model: Model, rows: str) -> str:
 
 
 def _number(engine: Engine, model: Model, rows: str) -> str:
-    kind = label_kind(engine, rows)
-    if kind not in ("float", "number"):
+    kind = dialect_of(engine).kinds(engine, rows)[LABEL]
+    if kind not in ("float", "integer", "decimal"):
         raise TrainingError(
             f"The label of {model.subject} is no number",
             where=str(model.declared_at),
             hint="regression predicts numbers; for yes or no use mp.Classification",
         )
     number = f"CAST({LABEL} AS DOUBLE)"
-    infinite = engine.rows(f"SELECT count(*) FROM {rows} WHERE isinf({number})")[0][0]
+    infinite = engine.rows(f"SELECT count(*) FROM {rows} WHERE abs({number}) = CAST('Infinity' AS DOUBLE)")[0][0]
     if infinite:
         raise TrainingError(
             f"{infinite} labels of {model.subject} are infinite",

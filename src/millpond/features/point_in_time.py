@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 from millpond.core.errors import DefinitionError, SettingsError
 from millpond.core.names import did_you_mean
-from millpond.features.plan import ViewPlan, plan_views
+from millpond.features.assembly import Dialect, assemble
+from millpond.features.plan import plan_views
 from millpond.features.ports import PinnedView
 from millpond.features.sql_duckdb.join import DuckDBDialect
+from millpond.features.sql_spark.join import SparkDialect
 from millpond.lake.ports import Engine
 
-
-class Dialect(Protocol):
-    """How one engine computes a point-in-time join."""
-
-    def join(self, engine: Engine, spine: str, at: str | None, plans: Sequence[ViewPlan]) -> str:
-        """As `join_features`, of views resolved against their snapshots."""
-        ...
-
-    def evidence(
-        self, engine: Engine, plan: ViewPlan, example: str, at: datetime | None
-    ) -> Mapping[str, tuple[int, datetime | None, list[tuple[Any, ...]]]]:
-        """The rows behind the features of one view at one example, by feature.
-
-        Args:
-            engine: Runs the queries, within a session.
-            plan: The view.
-            example: A relation of one row with the entity's key columns.
-            at: The instant, already on the view's grid; None where the view has no time.
-
-        Returns:
-            Number of rows that the value was computed from, the instant from which on the last of them to become
-            visible was so, and the keys of up to five of them, the newest first.
-        """
-        ...
-
-    def keep(self, engine: Engine, name: str, query: str) -> None:
-        """Keep the rows of a query under a name until the session ends; replaces what had the name."""
-        ...
-
-    def quote(self, name: str) -> str:
-        """A column's name as an identifier."""
-        ...
-
-
-_DIALECTS: dict[str, Dialect] = {"duckdb": DuckDBDialect()}
+_DIALECTS: dict[str, Dialect] = {"duckdb": DuckDBDialect(), "spark": SparkDialect()}
 
 
 def dialect_of(engine: Engine) -> Dialect:
@@ -106,4 +72,4 @@ def join_features(engine: Engine, spine: str, at: str | None, views: Sequence[Pi
             f"The examples have no instant, but feature view {timed[0]!r} is told by time",
             hint="name the column with the instant of prediction: Model(at=...)",
         )
-    return dialect_of(engine).join(engine, spine, at, plans)
+    return assemble(dialect_of(engine), engine, spine, at, plans)

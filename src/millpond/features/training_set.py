@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHOSEN, _EXAMPLES = "__training_chosen", "__training_examples"
-_SQL_TYPES = {"int64": "BIGINT", "bool": "BOOLEAN", "float64": "DOUBLE", "string": "VARCHAR"}
+_SQL_TYPES = {"int64": "BIGINT", "bool": "BOOLEAN", "float64": "DOUBLE", "string": "STRING"}
 _SAMPLE_ROWS = 64
 
 
@@ -108,7 +108,7 @@ def _make_examples(engine: Engine, model: Model, examples: Snapshot, layout: Lay
     """A temporary table of the examples that count: the columns wanted, the instant, and the label as it is learnt."""
     dialect = dialect_of(engine)
     columns = tuple(dict.fromkeys((*layout.kept, *layout.requested)))
-    dialect.keep(engine, _CHOSEN, f"SELECT * FROM {_chosen(engine, model, examples, columns)}")
+    engine.materialize(_CHOSEN, f"SELECT * FROM {_chosen(engine, model, examples, columns)}")
     timed = f"{AT} IS NOT NULL" if model.time else "TRUE"
     usable = f"(SELECT * FROM {_CHOSEN} WHERE {timed}) AS usable"
     chosen, usable_rows = (engine.rows(f"SELECT count(*) FROM {rows}")[0][0] for rows in (_CHOSEN, usable))
@@ -119,8 +119,7 @@ def _make_examples(engine: Engine, model: Model, examples: Snapshot, layout: Lay
         for name in columns
     ]
     values += [f"{learnt} AS {LABEL}", *(name for name in layout.added if name != LABEL)]
-    dialect.keep(
-        engine,
+    engine.materialize(
         _EXAMPLES,
         f"SELECT * FROM (SELECT {', '.join(values)} FROM {usable}) AS labelled WHERE {LABEL} IS NOT NULL",
     )

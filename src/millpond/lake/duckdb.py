@@ -7,15 +7,15 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import DataError
-from millpond.lake.duckdb_errors import excerpt, translate, translated
+from millpond.lake.duckdb_errors import translate, translated
 from millpond.lake.ports import Snapshot
 from millpond.lake.scan import Scannable, scan_sql
-from millpond.lake.schema import literal, quoted
+from millpond.lake.schema import excerpt, literal, quoted
+from millpond.lake.small_rows import python_rows
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -86,9 +86,7 @@ class DuckDBEngine:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with translated(sql):
-            table = _narrowed(self._connection, sql).to_arrow_table()
-        columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns]
-        return list(zip(*columns, strict=True)) if columns else []
+            return python_rows(_narrowed(self._connection, sql).to_arrow_table())
 
     def reader(self, sql: str) -> pa.RecordBatchReader:
         import pyarrow as pa
@@ -116,6 +114,9 @@ class DuckDBEngine:
             finally:
                 self._connection.unregister("__arriving")
         self._registered.add(name)
+
+    def materialize(self, name: str, query: str) -> None:
+        self.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS {query}")
 
     def lazy(self, relation: str) -> nw.LazyFrame[Any]:
         import narwhals as nw
@@ -174,7 +175,3 @@ def _narrowed(connection: Any, sql: str) -> Any:
         return relation
     casts = ", ".join(f"CAST({quoted(name)} AS BIGINT) AS {quoted(name)}" for name in wide)
     return connection.sql(f"SELECT * REPLACE ({casts}) FROM (\n{sql.rstrip().rstrip(';')}\n)")
-
-
-def _plain(value: Any) -> Any:
-    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from millpond.core.errors import DataError, MillpondError, NotFound, Unavailable
 from millpond.core.names import did_you_mean
-from millpond.lake.schema import column_hint
+from millpond.lake.schema import column_hint, excerpt
 
 _NO_COLUMN = re.compile(r'[Cc]olumn "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
@@ -88,9 +88,3 @@ def _first(text: str) -> str:
     """The first line of a message, without the name of the error's class."""
     first = text.strip().splitlines()[0] if text.strip() else "no reason was given"
     return re.sub(r"^(?:[A-Z]\w+ )+Error: ", "", first)
-
-
-def excerpt(sql: str) -> str:
-    """The beginning of a query, on one line."""
-    flat = " ".join(sql.split())
-    return flat if len(flat) <= 200 else f"{flat[:197]}..."

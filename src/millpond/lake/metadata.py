@@ -9,11 +9,12 @@ from millpond.core.errors import DataError
 from millpond.core.names import NAME_RULE, is_name
 from millpond.lake.catalog import table_name
 from millpond.lake.ports import Snapshot
-from millpond.lake.schema import columns_of, duckdb_type
+from millpond.lake.schema import columns_of
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table as IcebergTable
+    from pyiceberg.types import IcebergType
 
 #: What the writer said of a snapshot is kept in its summary under this prefix.
 PROPERTY = "millpond."
@@ -40,8 +41,8 @@ def schema_of(loaded: IcebergTable, snapshot: Any) -> Schema:
     return next(each for each in loaded.metadata.schemas if each.schema_id == snapshot.schema_id)
 
 
-def types_of(schema: Schema) -> dict[str, str]:
-    return {field.name: duckdb_type(field.field_type) for field in schema.fields}
+def types_of(schema: Schema) -> dict[str, IcebergType]:
+    return {field.name: field.field_type for field in schema.fields}
 
 
 def live_files(loaded: IcebergTable, snapshot: Any) -> list[Any]:

@@ -161,6 +161,13 @@ class Engine(Protocol):
         """Make Arrow data a relation called `name` until the engine is closed, or it is registered again."""
         ...
 
+    def materialize(self, name: str, query: str) -> None:
+        """Compute a query once and keep its rows, out of core, as a relation called `name`.
+
+        Within a session it is dropped at the session's end. What had the name before is replaced.
+        """
+        ...
+
     def lazy(self, relation: str) -> nw.LazyFrame[Any]:
         """A relation (what may stand after FROM) as a lazy Narwhals frame."""
         ...

@@ -1,4 +1,4 @@
-"""Reading a snapshot with DuckDB: its files, and which field of them is which column.
+"""Reading a snapshot: its files, and which field of them is which column.
 
 Columns are found by field id, never by name: a file written before a rename still has the old name in it.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from millpond.lake.ports import Column, Snapshot
-from millpond.lake.schema import literal, quoted
+from millpond.lake.schema import duckdb_type, literal, quoted
+
+if TYPE_CHECKING:
+    from pyiceberg.types import IcebergType
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,13 @@ class ScanPlan:
     Attributes:
         files: Absolute paths of Parquet files.
         columns: Columns with their field ids, in order.
-        types: DuckDB type of each column, by name.
+        types: Iceberg type of each column, by name, with the field ids of what is nested in it.
         rows: Number of rows in all files.
     """
 
     files: tuple[str, ...]
     columns: tuple[Column, ...]
-    types: Mapping[str, str]
+    types: Mapping[str, IcebergType]
     rows: int
 
     def only(self, names: Collection[str]) -> ScanPlan:
@@ -48,14 +51,14 @@ def scan_sql(plan: ScanPlan, *, filename: bool = False) -> str:
     Args:
         filename: Whether there is a column `filename` with the path of each row's file.
     """
+    types = {column.name: duckdb_type(plan.types[column.name]) for column in plan.columns}
     if not plan.files:
-        empty = ", ".join(f"NULL::{plan.types[column.name]} AS {quoted(column.name)}" for column in plan.columns)
+        empty = ", ".join(f"NULL::{types[column.name]} AS {quoted(column.name)}" for column in plan.columns)
         extra = ", NULL::VARCHAR AS filename" if filename else ""
         return f"(SELECT {empty}{extra} WHERE false)"
     files = ", ".join(literal(file) for file in plan.files)
     fields = ", ".join(
-        f"{column.field_id}: {{name: {literal(column.name)}, type: {literal(plan.types[column.name])},"
-        " default_value: NULL}"
+        f"{column.field_id}: {{name: {literal(column.name)}, type: {literal(types[column.name])}, default_value: NULL}}"
         for column in plan.columns
     )
     extra = ", filename=true" if filename else ""

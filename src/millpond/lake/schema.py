@@ -267,3 +267,9 @@ def column_hint(name: str, known: Iterator[str] | tuple[str, ...] | list[str]) -
     match = closest(name, known)
     shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     return f"did you mean {match!r}? columns: {shown}" if match else f"columns: {shown}"
+
+
+def excerpt(sql: str) -> str:
+    """The beginning of a query, on one line."""
+    flat = " ".join(sql.split())
+    return flat if len(flat) <= 200 else f"{flat[:197]}..."

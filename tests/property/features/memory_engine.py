@@ -71,6 +71,9 @@ class MemoryEngine:
     def register(self, name: str, rows: pa.Table) -> None:
         self.connection.register(name, rows)
 
+    def materialize(self, name: str, query: str) -> None:
+        self.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS {query}')
+
     def lazy(self, relation: str) -> nw.LazyFrame[Any]:
         return nw.from_native(self.connection.sql(f"SELECT * FROM {relation}")).lazy()
 

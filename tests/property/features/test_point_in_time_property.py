@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millpond.features.assembly import assemble
 from millpond.features.explain import explain
 from millpond.features.plan import plan_views
 from millpond.features.ports import PinnedView
@@ -25,7 +26,7 @@ def compute(engine: Any, world: Any, tile_rows: float = 1.0) -> list[dict[str, A
     try:
         with engine.session():
             plans = plan_views([PinnedView(world.view, snapshot)])
-            relation = DuckDBDialect(tile_rows).join(engine, "examples", "at", plans)
+            relation = assemble(DuckDBDialect(tile_rows), engine, "examples", "at", plans)
             return engine.table(f"SELECT * FROM {relation} ORDER BY row").to_pylist()
     finally:
         engine.drop(snapshot)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from millpond.features.plan import Feature, ViewPlan
+from millpond.features.plan import ViewPlan
 
 
 def quote(name: str) -> str:
     """A column's or table's name as an identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def select_list(*parts: str | Sequence[str]) -> str:
-    """Expressions joined for a SELECT or an ORDER BY; sequences are flattened."""
-    flat: list[str] = []
-    for part in parts:
-        flat += [part] if isinstance(part, str) else list(part)
-    return ", ".join(flat)
 
 
 @dataclass(frozen=True)
@@ -52,14 +43,3 @@ class ViewTables:
     @property
     def key_slots(self) -> tuple[str, ...]:
         return tuple(f"k{index}" for index in range(len(self.plan.row_keys)))
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A relation with features: column `pid`, and one column a feature, under the feature's full name.
-
-    A point that is missing, or a null, is a feature over nothing.
-    """
-
-    relation: str
-    features: tuple[Feature, ...]

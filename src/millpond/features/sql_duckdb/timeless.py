@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from millpond.features.assembly import Computed, select_list
 from millpond.features.plan import Feature
-from millpond.features.sql_duckdb.names import Computed, ViewTables, quote, select_list
+from millpond.features.sql_duckdb.names import ViewTables, quote
 from millpond.lake.ports import Engine
 
 _WHOLE = {

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from millpond.features.assembly import Computed, select_list
 from millpond.features.plan import Feature
-from millpond.features.sql_duckdb.names import Computed, ViewTables, quote, select_list
+from millpond.features.sql_duckdb.names import ViewTables, quote
 from millpond.features.sql_duckdb.picks import first_at
 from millpond.lake.ports import Engine
 

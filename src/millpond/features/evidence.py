@@ -7,37 +7,53 @@ from datetime import datetime
 from typing import Any
 
 from millpond.core.time import from_microseconds, to_microseconds
+from millpond.features.assembly import Dialect, select_list
 from millpond.features.plan import Feature, ViewPlan
-from millpond.features.sql_duckdb.names import quote, select_list
 from millpond.lake.ports import Engine
 
 _SHOWN = 5
 
 
 def evidence(
-    engine: Engine, plan: ViewPlan, example: str, at: datetime | None
+    dialect: Dialect, engine: Engine, plan: ViewPlan, example: str, at: datetime | None
 ) -> dict[str, tuple[int, datetime | None, list[tuple[Any, ...]]]]:
-    """As `millpond.features.point_in_time.Dialect.evidence`."""
+    """The rows behind the features of one view at one example, by feature.
+
+    Args:
+        dialect: Of the engine.
+        engine: Runs the queries, within a session.
+        plan: The view.
+        example: A relation of one row with the entity's key columns.
+        at: The instant, already on the view's grid; None where the view has no time.
+
+    Returns:
+        Number of rows that the value was computed from, the instant from which on the last of them to become
+        visible was so, and the keys of up to five of them, the newest first.
+    """
     seen = f"__seen_{secrets.token_hex(6)}"
-    _keep_visible(engine, plan, example, at, seen)
+    _keep_visible(dialect, engine, plan, example, at, seen)
     return {each.name: _of(engine, plan, seen, each, at) for each in plan.features}
 
 
-def _keep_visible(engine: Engine, plan: ViewPlan, example: str, at: datetime | None, name: str) -> None:
+def _keep_visible(
+    dialect: Dialect, engine: Engine, plan: ViewPlan, example: str, at: datetime | None, name: str
+) -> None:
     """Keep the entity's visible rows: us, av, kn, k0.., c0..; all instants are null where the view has no time."""
-    us = f"epoch_us(s.{quote(plan.time)})" if plan.time else "NULL::BIGINT"
-    known = f"epoch_us(s.{quote(plan.known)})" if plan.known else us
+    quote = dialect.quote
+    us = dialect.microseconds(f"s.{quote(plan.time)}") if plan.time else "CAST(NULL AS BIGINT)"
+    known = dialect.microseconds(f"s.{quote(plan.known)}") if plan.known else us
     visible = "TRUE"
     if plan.time is not None:
-        t = "NULL" if at is None else str(to_microseconds(at))
+        t = "CAST(NULL AS BIGINT)" if at is None else str(to_microseconds(at))
         visible = f"{us} < {t} AND {known} < {t}"
     columns = [f"s.{quote(key)} AS k{index}" for index, key in enumerate(plan.row_keys)]
     columns += [f"s.{quote(column.name)} AS {column.slot}" for column in plan.columns]
     on = " AND ".join(f"s.{quote(key)} = e.{quote(key)}" for key in plan.entity_keys)
-    engine.execute(f"""
-        CREATE TEMP TABLE {name} AS
-        SELECT {select_list(f"{us} AS us, {known} AS kn, greatest({us}, {known}) AS av", columns)}
-        FROM {engine.scan(plan.pinned.snapshot)} s JOIN {example} e ON {on} WHERE {visible}""")
+    engine.materialize(
+        name,
+        f"""SELECT {select_list(f"{us} AS us, {known} AS kn, greatest({us}, {known}) AS av", columns)}
+            FROM {engine.scan(plan.pinned.snapshot)} s JOIN {example} e ON {on} WHERE {visible}""",
+    )
 
 
 def _of(
