@@ -77,11 +77,11 @@ def by_millpond(part: str, folder: Path) -> None:
 def by_spark(part: str, folder: Path) -> None:
     """The same join on the same lake, in Spark; its memory is that of the Java process as well."""
     import pyarrow.parquet as pq
-    from millpond.lake.spark import SparkEngine
 
     from millpond.features.point_in_time import join_features
     from millpond.features.ports import PinnedView
     from millpond.lake.iceberg import IcebergLake
+    from millpond.lake.spark import SparkEngine
 
     lake = IcebergLake(folder / "lake")
     engine = SparkEngine(lake, master=f"local[{processes.CORES}]", temp_directory=folder / "spill")
@@ -185,6 +185,13 @@ def report(part: str, taken: dict[str, dict[str, Any]], wrong: dict[str, int], b
         "goal": 1.3,
         "unit": f"x {best} by hand",
         "note": f"{shape}; {every}",
+    }
+    yield {
+        "name": f"{name}: processor time",
+        "value": ours["cpu"] / taken[best]["cpu"],
+        "goal": 1.3,
+        "unit": f"x {best} by hand",
+        "note": ", ".join(f"{way} {one['cpu']:.2f} s" for way, one in taken.items()),
     }
     yield {
         "name": f"{name}: memory",
