@@ -59,6 +59,8 @@ def _convert(array: Any, type: pa.DataType) -> Any:
         return pa.StructArray.from_arrays(children, fields=list(type), mask=pc.is_null(array))
     if (is_.is_list(type) or is_.is_large_list(type)) and _holds_floats(array.type):
         return _convert_list(array, type)
+    if is_.is_map(type) and array.type != type:
+        return _convert_map(array, type)
     return array if array.type == type else array.cast(type)
 
 
@@ -83,3 +85,15 @@ def _convert_list(array: Any, type: Any) -> Any:
     return build.from_arrays(
         offsets, _convert(pc.list_flatten(array), type.value_type), type=type, mask=pc.is_null(array)
     )
+
+
+def _convert_map(array: Any, type: Any) -> Any:
+    """A map by its parts: Arrow aborts the process on some casts from one map type to another."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    keys = _convert(array.keys.slice(first, last - first), type.key_type)
+    items = _convert(array.items.slice(first, last - first), type.item_type)
+    offsets = pc.subtract(array.offsets, pa.scalar(first, pa.int32()))
+    return pa.MapArray.from_arrays(offsets, keys, items, type=type, mask=pc.is_null(array))

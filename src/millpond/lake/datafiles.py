@@ -43,18 +43,30 @@ class Staged:
             path.unlink(missing_ok=True)
 
 
+def new_prefix() -> str:
+    """What the names of one write's files begin with."""
+    return f"{uuid.uuid4().hex}-"
+
+
 def stage(
-    batches: Iterable[pa.RecordBatch], names: list[str], schema: Schema, *, location: str, warehouse: Path, table: str
+    batches: Iterable[pa.RecordBatch],
+    names: list[str],
+    schema: Schema,
+    *,
+    location: str,
+    warehouse: Path,
+    table: str,
+    prefix: str = "",
 ) -> Staged:
     """Write the rows below the table's `location`, cleaned, under the field ids that `schema` gives to `names`.
 
     Holds one row group (at most 122,880 rows, about 64 MiB) in memory. The files are durable when this returns; when
-    it raises, they are removed. A killed call leaves files that nothing refers to.
+    it raises, they are removed. A killed call leaves files that nothing refers to. Their names begin with `prefix`.
 
     Raises:
         DataError: A value does not fit the type of its column.
     """
-    writer = _Writer(names, schema, location, warehouse, table)
+    writer = _Writer(names, schema, location, warehouse, table, prefix)
     try:
         for batch in batches:
             writer.add(batch)
@@ -67,7 +79,9 @@ def stage(
 
 
 class _Writer:
-    def __init__(self, names: list[str], schema: Schema, location: str, warehouse: Path, table: str) -> None:
+    def __init__(
+        self, names: list[str], schema: Schema, location: str, warehouse: Path, table: str, prefix: str
+    ) -> None:
         import pyarrow as pa
         from pyiceberg.io.pyarrow import schema_to_pyarrow
 
@@ -75,6 +89,7 @@ class _Writer:
         self.schema = schema
         self.target = pa.schema([whole.field(name) for name in names])
         self.location, self.warehouse, self.table = location.rstrip("/"), warehouse, table
+        self.prefix = prefix
         self.files: list[Any] = []
         self.paths: list[Path] = []
         self.rows = 0
@@ -101,7 +116,7 @@ class _Writer:
         rows = pa.Table.from_batches(self._batches, self.target)
         self._batches, self._held_rows, self._held_bytes = [], 0, 0
         if self._file is None:
-            path = local_path(self.warehouse, f"{self.location}/data/{uuid.uuid4()}.parquet")
+            path = local_path(self.warehouse, f"{self.location}/data/{self.prefix}{uuid.uuid4()}.parquet")
             path.parent.mkdir(parents=True, exist_ok=True)
             self.paths.append(path)
             self._sink = pa.OSFile(str(path), "wb")
@@ -117,7 +132,8 @@ class _Writer:
         self._file.close()
         self._sink.close()
         sync(self.paths[-1])
-        self.files.append(self._describe(self.paths[-1], self._file.writer.metadata))
+        written = self._file.writer.metadata
+        self.files.append(describe(self.paths[-1], self.target.names, self.schema, self.location, written))
         self._file = self._sink = None
 
     def close(self) -> None:
@@ -131,31 +147,34 @@ class _Writer:
         for path in self.paths:
             path.unlink(missing_ok=True)
 
-    def _describe(self, path: Path, metadata: Any) -> DataFile:
-        from pyiceberg.io.pyarrow import (
-            compute_statistics_plan,
-            data_file_statistics_from_parquet_metadata,
-            parquet_path_to_id_mapping,
-        )
-        from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-        from pyiceberg.schema import Schema
-        from pyiceberg.typedef import Record
 
-        written = Schema(*(self.schema.find_field(name) for name in self.target.names))
-        statistics = data_file_statistics_from_parquet_metadata(
-            parquet_metadata=metadata,
-            stats_columns=compute_statistics_plan(written, {}),
-            parquet_column_mapping=parquet_path_to_id_mapping(written),
-        )
-        return DataFile.from_args(
-            content=DataFileContent.DATA,
-            file_path=f"{self.location}/data/{path.name}",
-            file_format=FileFormat.PARQUET,
-            partition=Record(),
-            file_size_in_bytes=path.stat().st_size,
-            sort_order_id=None,
-            spec_id=0,
-            equality_ids=None,
-            key_metadata=None,
-            **statistics.to_serialized_dict(),
-        )
+def describe(path: Path, names: list[str], schema: Schema, location: str, metadata: Any = None) -> DataFile:
+    """What Iceberg needs to know of a file with the columns `names`, read off its footer (or the given `metadata`)."""
+    import pyarrow.parquet as pq
+    from pyiceberg.io.pyarrow import (
+        compute_statistics_plan,
+        data_file_statistics_from_parquet_metadata,
+        parquet_path_to_id_mapping,
+    )
+    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+    from pyiceberg.schema import Schema
+    from pyiceberg.typedef import Record
+
+    written = Schema(*(schema.find_field(name) for name in names))
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=pq.read_metadata(path) if metadata is None else metadata,
+        stats_columns=compute_statistics_plan(written, {}),
+        parquet_column_mapping=parquet_path_to_id_mapping(written),
+    )
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=f"{location.rstrip('/')}/data/{path.name}",
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        file_size_in_bytes=path.stat().st_size,
+        sort_order_id=None,
+        spec_id=0,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )

@@ -14,15 +14,20 @@ from millpond.core.errors import DataError, DefinitionError, MillpondError
 from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.definitions.tables import FunctionDerivation, SqlDerivation, Table
-from millpond.lake.duckdb_errors import explain_expression, translate
+from millpond.lake.duckdb_errors import explain_expression
 from millpond.lake.keys import refuse_bad_keys, refuse_no_instant
 from millpond.lake.ports import Engine, Lake, Snapshot
-from millpond.lake.schema import column_hint, quoted
+from millpond.lake.query_errors import of_engine, translate
+from millpond.lake.schema import column_hint
+from millpond.lake.sql_text import sql_text
 
 DERIVATION, INPUTS = "derivation", "inputs"
 
 _ROWS = "__derived"
-_NAIVE_TYPES = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
+_INSTANTS = {
+    "duckdb": "timezone('America/New_York', {})",
+    "spark": "to_utc_timestamp({}, 'America/New_York')",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def derive(lake: Lake, engine: Engine, table: Table, inputs: Mapping[str, Snapsh
     with engine.session():
         where = _compute(engine, table, pinned)
         _refuse(engine, table, where)
-        rows = engine.reader(f"SELECT * FROM {_ROWS}")
+        rows = engine.output(f"SELECT * FROM {_ROWS}")
         return Derived(lake.overwrite(table.name, rows, properties=said), False)
 
 
@@ -105,7 +110,7 @@ def _compute(engine: Engine, table: Table, inputs: Mapping[str, Snapshot]) -> st
         where = f"{table.subject}, query at {table.declared_at}"
         sql = _query(engine, table, derivation, inputs)
         with _placed(where, lines_before=1, tables=tuple(inputs)):
-            engine.execute(sql)
+            engine.materialize(_ROWS, sql)
         return where
     assert isinstance(derivation, FunctionDerivation)
     function = derivation.function
@@ -113,24 +118,25 @@ def _compute(engine: Engine, table: Table, inputs: Mapping[str, Snapshot]) -> st
     frames = [engine.lazy(engine.scan(inputs[each.name])) for each in derivation.inputs]
     frame = _call(table, function, frames)
     with _placed(where):
-        engine.execute(f"CREATE TEMP TABLE {_ROWS} AS SELECT * FROM {engine.to_sql(frame)} AS derived")
+        engine.materialize(_ROWS, f"SELECT * FROM {engine.to_sql(frame)} AS derived")
     return where
 
 
 def _query(engine: Engine, table: Table, derivation: SqlDerivation, inputs: Mapping[str, Snapshot]) -> str:
-    """A statement that runs the user's query over its inputs."""
+    """A query that runs the user's over its inputs."""
     if derivation.engine != engine.dialect:
         raise DefinitionError(
             f'{table.subject} is written for engine "{derivation.engine}", and this profile runs "{engine.dialect}"',
             where=str(table.declared_at),
             hint="use a profile with that engine, or declare the table by a function, which runs on every engine",
         )
+    text = sql_text(engine.dialect)
     named = ", ".join(
-        f"{quoted(name)} AS NOT MATERIALIZED (SELECT * FROM {engine.scan(each)})" for name, each in inputs.items()
+        f"{text.name(name)} {text.inlined} (SELECT * FROM {engine.scan(each)})" for name, each in inputs.items()
     )
     head = f"WITH {named}" if named else ""
     query = derivation.query.strip().rstrip(";")
-    return f"CREATE TEMP TABLE {_ROWS} AS {head} SELECT * FROM (\n{query}\n) AS derived"
+    return f"{head} SELECT * FROM (\n{query}\n) AS derived"
 
 
 def _call(table: Table, function: Any, frames: list[Any]) -> Any:
@@ -153,12 +159,10 @@ def _call(table: Table, function: Any, frames: list[Any]) -> Any:
 
 
 def _failed(table: Table, function: Any, error: Exception, frames: Sequence[Any]) -> MillpondError:
-    import duckdb
-
     file = inspect.getsourcefile(function) or ""
     lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == file]
     where = f"{file}:{lines[-1]}" if lines else _place(function)
-    if isinstance(error, duckdb.Error):
+    if of_engine(error):
         return translate(error, where)
     columns = dict.fromkeys(name for frame in frames for name in frame.collect_schema().names())
     what, hint = explain_expression(error, list(columns))
@@ -183,17 +187,19 @@ def _placed(where: str, *, lines_before: int = 0, tables: Collection[str] = ()) 
 
 
 def _refuse(engine: Engine, table: Table, where: str) -> None:
-    types = {str(row[0]): str(row[1]) for row in engine.rows(f"DESCRIBE SELECT * FROM {_ROWS}")}
+    import pyarrow as pa
+
+    schema = engine.schema(_ROWS)
     for role, name in (*(("key", key) for key in table.keys), ("time", table.time), ("known", table.known)):
-        if name is not None and name not in types:
+        if name is not None and name not in schema.names:
             what = f'{table.subject} gives no column "{name}", which it declares as its {role}'
-            raise DataError(what, where=where, hint=column_hint(name, list(types)))
-    for name, type in types.items():
-        if type in _NAIVE_TYPES:
+            raise DataError(what, where=where, hint=column_hint(name, schema.names))
+    for name, type in zip(schema.names, schema.types, strict=True):
+        if pa.types.is_timestamp(type) and type.tz is None:
             raise DataError(
                 f'{table.subject} gives timestamps without a time zone in column "{name}"',
                 where=where,
-                hint=f"make instants of them, such as timezone('America/New_York', {name}) in a mp.sql_table",
+                hint=f"make instants of them, such as {_INSTANTS[engine.dialect].format(name)} in a mp.sql_table",
             )
     refuse_no_instant(engine, _ROWS, table, where)
     refuse_bad_keys(engine, _ROWS, table.keys, where)

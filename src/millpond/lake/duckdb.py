@@ -79,6 +79,11 @@ class DuckDBEngine:
         self._scans[snapshot.table, snapshot.id] = quoted(view)
         return quoted(view)
 
+    def schema(self, relation: str) -> pa.Schema:
+        with translated(relation):
+            found: pa.Schema = _narrowed(self._connection, f"SELECT * FROM {relation} LIMIT 0").to_arrow_table().schema
+        return found
+
     def execute(self, sql: str) -> None:
         """Run a statement. "CREATE TEMP" makes what streams can see as well, and the session still drops it."""
         with translated(sql):
@@ -105,6 +110,9 @@ class DuckDBEngine:
                 cursor.close()
 
         return pa.RecordBatchReader.from_batches(source.schema, batches())
+
+    def output(self, sql: str) -> pa.RecordBatchReader:
+        return self.reader(sql)
 
     def register(self, name: str, rows: pa.Table) -> None:
         with translated(name):

@@ -11,8 +11,9 @@ from millpond.core.names import did_you_mean
 from millpond.lake.schema import column_hint, excerpt
 
 _NO_COLUMN = re.compile(r'[Cc]olumn "([^"]+)" (?:was )?not found|does not have a column named "([^"]+)"')
+_NOT_RESOLVED = re.compile(r"with name `(?:.*`\.`)?([^`]+)` cannot be resolved")
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
-_NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+_NO_TABLE = re.compile(r"Table with name (.+?) does not exist")
 _NO_FILE = re.compile(r'No files found that match the pattern "([^"]+)"')
 _DAMAGED = re.compile(r"(?:No magic bytes found at end of file|too small to be a Parquet file|footer.*file) '([^']+)'")
 _LINE = re.compile(r"LINE (\d+):")
@@ -76,9 +77,9 @@ def explain_expression(error: Exception, known: Sequence[str]) -> tuple[str, str
     """
     behind: BaseException | None = error
     while behind is not None:
-        column = _NO_COLUMN.search(str(behind))
+        column = _NO_COLUMN.search(str(behind)) or _NOT_RESOLVED.search(str(behind))
         if column is not None:
-            name = column.group(1) or column.group(2)
+            name = next(filter(None, column.groups()))
             return f'there is no column "{name}"', column_hint(name, list(known))
         behind = behind.__cause__ or behind.__context__
     return _first(str(error)), "the columns are " + ", ".join(known)

@@ -16,7 +16,7 @@ from millpond.lake.catalog import identifier, open_catalog, table_name
 from millpond.lake.commits import retrying
 from millpond.lake.damage import whole_catalog, whole_metadata
 from millpond.lake.files import local_path
-from millpond.lake.metadata import committed_at, live_files, ordered, schema_of, to_snapshot, types_of
+from millpond.lake.metadata import committed_at, live_files, ordered, renamed, schema_of, to_snapshot, types_of
 from millpond.lake.ports import Snapshot
 from millpond.lake.scan import ScanPlan
 from millpond.lake.schema import column_hint, columns_of
@@ -113,7 +113,7 @@ class IcebergLake:
         with whole_metadata(snapshot.table, self.warehouse):
             files = tuple(str(self.path(entry.file_path)) for entry in live_files(loaded, found))
         schema = schema_of(loaded, found)
-        return ScanPlan(files, columns_of(schema), types_of(schema), snapshot.rows)
+        return ScanPlan(files, columns_of(schema), types_of(schema), snapshot.rows, renamed(loaded, schema))
 
     def load(self, table: str) -> IcebergTable | None:
         """PyIceberg's table, or None."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import DataError
 from millpond.core.time import format_instant
 from millpond.definitions.tables import Table
 from millpond.lake.ports import Engine, Snapshot
-from millpond.lake.schema import quoted
+from millpond.lake.sql_text import sql_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _EXAMPLES = 5
-_INSTANT = "TIMESTAMP WITH TIME ZONE"
 
 
 def key_text(key: Sequence[str], values: Sequence[Any]) -> str:
@@ -29,9 +31,10 @@ def value_text(value: Any) -> str:
 
 def refuse_no_instant(engine: Engine, rows: str, table: Table, where: str) -> None:
     """Refuse `time` and `known` columns that hold something other than instants."""
-    types = {str(row[0]): str(row[1]) for row in engine.rows(f"DESCRIBE SELECT * FROM {rows}")}
+    schema = engine.schema(rows)
+    types = dict(zip(schema.names, schema.types, strict=True))
     for role, name in (("time", table.time), ("known", table.known)):
-        if name is not None and name in types and types[name] != _INSTANT:
+        if name is not None and name in types and getattr(types[name], "tz", None) is None:
             raise DataError(
                 f'Column "{name}", the {role} of {table.subject}, holds {_plain(types[name])}, not instants',
                 where=where,
@@ -40,9 +43,19 @@ def refuse_no_instant(engine: Engine, rows: str, table: Table, where: str) -> No
             )
 
 
-def _plain(type: str) -> str:
-    words = {"VARCHAR": "text", "BIGINT": "integers", "DOUBLE": "numbers", "DATE": "dates", "BOOLEAN": "true or false"}
-    return words.get(type, type.lower())
+def _plain(type: pa.DataType) -> str:
+    import pyarrow as pa
+
+    is_ = pa.types
+    words: list[tuple[Callable[[Any], bool], str]] = [
+        (is_.is_string, "text"),
+        (is_.is_integer, "integers"),
+        (is_.is_floating, "numbers"),
+        (is_.is_date, "dates"),
+        (is_.is_boolean, "true or false"),
+        (is_.is_timestamp, "times without a zone"),
+    ]
+    return next((word for test, word in words if test(type)), str(type))
 
 
 def refuse_bad_keys(engine: Engine, rows: str, key: Sequence[str], where: str) -> None:
@@ -53,9 +66,9 @@ def refuse_bad_keys(engine: Engine, rows: str, key: Sequence[str], where: str) -
     """
     if not key:
         return
-    nulls = engine.rows(
-        f"SELECT {', '.join(f'count(*) FILTER (WHERE {quoted(name)} IS NULL)' for name in key)}, count(*) FROM {rows}"
-    )[0]
+    text = sql_text(engine.dialect)
+    counts = ", ".join(f"count(*) FILTER (WHERE {text.name(name)} IS NULL)" for name in key)
+    nulls = engine.rows(f"SELECT {counts}, count(*) FROM {rows}")[0]
     for name, missing in zip(key, nulls, strict=False):
         if missing:
             raise DataError(
@@ -63,7 +76,7 @@ def refuse_bad_keys(engine: Engine, rows: str, key: Sequence[str], where: str) -
                 where=where,
                 hint="every row needs a key; drop those rows, or choose other key columns",
             )
-    names = ", ".join(quoted(name) for name in key)
+    names = text.names(key)
     twice = engine.rows(
         f"SELECT {names}, count(*), count(*) OVER () FROM {rows}"
         f" GROUP BY {names} HAVING count(*) > 1 ORDER BY {names} LIMIT {_EXAMPLES}"
@@ -85,7 +98,7 @@ def refuse_known_keys(engine: Engine, rows: str, snapshot: Snapshot, key: Sequen
     """
     if not key or not set(key) <= set(snapshot.column_names):
         return
-    names = ", ".join(quoted(name) for name in key)
+    names = sql_text(engine.dialect).names(key)
     known = engine.rows(
         f"SELECT {names}, count(*) OVER () FROM {rows} AS new SEMI JOIN {engine.scan(snapshot)} AS old USING ({names})"
         f" ORDER BY {names} LIMIT {_EXAMPLES}"

@@ -45,6 +45,16 @@ def types_of(schema: Schema) -> dict[str, IcebergType]:
     return {field.name: field.field_type for field in schema.fields}
 
 
+def renamed(loaded: IcebergTable, schema: Schema) -> frozenset[str]:
+    """Columns of a schema whose name meant another column, or that had another name, in any schema of the table."""
+    ever = {(field.name.lower(), field.field_id) for each in loaded.metadata.schemas for field in each.fields}
+    return frozenset(
+        field.name
+        for field in schema.fields
+        if any((field.name.lower() == name) != (field.field_id == id) for name, id in ever)
+    )
+
+
 def live_files(loaded: IcebergTable, snapshot: Any) -> list[Any]:
     from pyiceberg.manifest import ManifestContent
 

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import narwhals as nw
     import pyarrow as pa
+    from pyiceberg.schema import Schema
+
+    from millpond.lake.datafiles import Staged
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,11 @@ class TableReader(Protocol):
 class TableWriter(Protocol):
     """Writes tables. A call commits one snapshot whole, or nothing; a killed call leaves the last snapshot current.
 
-    `rows` is a `pyarrow.RecordBatchReader` (streamed, in constant memory) or a `pyarrow.Table`. The first write
-    makes the table. A write whose columns differ from the table's evolves the schema where that is safe: new
-    columns are added as nullable, missing columns are null, int widens to long and float to double; anything else
-    raises SchemaMismatch and writes nothing. NaN becomes null. A timestamp without a zone raises DataError.
+    `rows` is a `pyarrow.RecordBatchReader` (streamed, in constant memory), a `pyarrow.Table`, or what an engine's
+    `output` gives: rows that the engine writes where it computes them. The first write makes the table. A write whose
+    columns differ from the table's evolves the schema where that is safe: new columns are added as nullable, missing
+    columns are null, int widens to long and float to double; anything else raises SchemaMismatch and writes nothing.
+    NaN becomes null. A timestamp without a zone raises DataError.
 
     `properties` are kept with the snapshot. With a `token`, a write that was committed before under the same token
     does nothing and returns that snapshot, so that it may be repeated after a crash.
@@ -135,6 +140,21 @@ class Lake(TableReader, TableWriter, Protocol):
     """A whole lake."""
 
 
+@runtime_checkable
+class StagedRows(Protocol):
+    """Rows that are written where they are computed, by many machines at once.
+
+    Attributes:
+        schema: The columns.
+    """
+
+    schema: pa.Schema
+
+    def stage(self, names: list[str], schema: Schema, *, location: str, warehouse: Path, table: str) -> Staged:
+        """Write the rows as files that belong to no snapshot yet; see `lake.datafiles.stage`."""
+        ...
+
+
 class Engine(Protocol):
     """Runs queries over pinned snapshots, streaming and out of core. One engine is used by one thread.
 
@@ -147,6 +167,10 @@ class Engine(Protocol):
         """A relation, for use after FROM, with the rows of a snapshot under its columns' present names."""
         ...
 
+    def schema(self, relation: str) -> pa.Schema:
+        """The columns of a relation, without reading a row."""
+        ...
+
     def execute(self, sql: str) -> None: ...
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
@@ -155,6 +179,10 @@ class Engine(Protocol):
 
     def reader(self, sql: str) -> pa.RecordBatchReader:
         """The result as a stream of record batches; the engine may run other queries meanwhile."""
+        ...
+
+    def output(self, sql: str) -> Rows:
+        """The result as rows for a `TableWriter`. They are not gathered in one place where the engine has several."""
         ...
 
     def register(self, name: str, rows: pa.Table) -> None:
@@ -184,4 +212,4 @@ class Engine(Protocol):
 
 
 if TYPE_CHECKING:
-    Rows = pa.RecordBatchReader | pa.Table
+    Rows = pa.RecordBatchReader | pa.Table | StagedRows

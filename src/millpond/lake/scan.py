@@ -25,12 +25,14 @@ class ScanPlan:
         columns: Columns with their field ids, in order.
         types: Iceberg type of each column, by name, with the field ids of what is nested in it.
         rows: Number of rows in all files.
+        renamed: Columns whose name, in some file, is that of another column, or that have another name in some file.
     """
 
     files: tuple[str, ...]
     columns: tuple[Column, ...]
     types: Mapping[str, IcebergType]
     rows: int
+    renamed: frozenset[str] = frozenset()
 
     def only(self, names: Collection[str]) -> ScanPlan:
         """The same rows with some of the columns."""

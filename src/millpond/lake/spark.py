@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from millpond.lake.small_rows import python_rows
 from millpond.lake.spark_errors import translated
 from millpond.lake.spark_session import close_session, default_scratch, open_session
 from millpond.lake.spark_types import arrow_schema, spark_schema, without_ids
+from millpond.lake.spark_write import SparkRows
+from millpond.lake.sql_text import sql_text
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -29,6 +32,8 @@ _TEMPORARY_TABLE = re.compile(
 )
 _BATCH_ROWS = 65_536
 
+quoted = sql_text("spark").name
+
 
 class SparkEngine:
     """Implements `lake.ports.Engine`. Used by one thread; the streams it gives may be read meanwhile.
@@ -37,7 +42,9 @@ class SparkEngine:
     `temp_directory`; nothing but small results (`rows`) is held by the driver. Executors, a server of Spark Connect
     and this process have to see the lake and `temp_directory` under the same paths.
 
-    The session's time zone is UTC, and SQL is ANSI: overflows and casts that fail are errors.
+    The session's time zone is UTC, and SQL is ANSI: overflows and casts that fail are errors. Spark is started, or
+    reached, by the first query; that query may raise MissingExtra (PySpark is not installed), SettingsError (Java is
+    missing, or this process runs another Spark) or Unavailable (the master or the server does not answer).
 
     Args:
         lake: Where snapshots are read from.
@@ -46,11 +53,6 @@ class SparkEngine:
         threads: Threads of a local master; by default one a core.
         conf: More of Spark's settings.
         temp_directory: Where queries put what they keep; by default a directory in the system's temporary one.
-
-    Raises:
-        MissingExtra: PySpark is not installed.
-        SettingsError: Java is missing, or this process runs another Spark.
-        Unavailable: The master or the server does not answer.
     """
 
     dialect = "spark"
@@ -68,13 +70,21 @@ class SparkEngine:
         root = (temp_directory or default_scratch()).absolute()
         self._lake = lake
         self._remote = remote is not None
-        self._spark = open_session(master=master, remote=remote, threads=threads, conf=dict(conf or {}), scratch=root)
+        self._open = partial(
+            open_session, master=master, remote=remote, threads=threads, conf=dict(conf or {}), scratch=root
+        )
+        self._opened: Any = None
         self._scratch = root / f"spark-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._scans: dict[tuple[str, int], str] = {}
         self._kept: set[str] = set()
         self._folders: dict[str, list[Path]] = {}
         self._frames = 0
-        self._closed = False
+
+    @property
+    def _spark(self) -> Any:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
 
     def scan(self, snapshot: Snapshot) -> str:
         """A view with the rows of a snapshot, under the names that its columns had then.
@@ -85,18 +95,23 @@ class SparkEngine:
         known = self._scans.get((snapshot.table, snapshot.id))
         if known is not None:
             return known
-        plan = self._lake.plan(snapshot)
+        spark, plan = self._spark, self._lake.plan(snapshot)
         schema = spark_schema(plan)
         view = f"{snapshot.table}@{snapshot.id}"
         with translated(view):
             if plan.files:
-                frame = self._spark.read.schema(schema).parquet(*map(_literal_path, plan.files))
+                frame = spark.read.schema(schema).parquet(*map(_literal_path, plan.files))
+                frame = frame.toDF(*(column.name for column in plan.columns)) if plan.renamed else frame
             else:
-                frame = self._spark.createDataFrame([], schema)
+                frame = spark.createDataFrame([], schema)
             frame.createOrReplaceTempView(quoted(view))
         self._kept.add(view.lower())
         self._scans[snapshot.table, snapshot.id] = quoted(view)
         return quoted(view)
+
+    def schema(self, relation: str) -> pa.Schema:
+        with translated(relation):
+            return arrow_schema(self._spark.sql(f"SELECT * FROM {relation}").schema)
 
     def execute(self, sql: str) -> None:
         """Run a statement. "CREATE TEMP TABLE name AS query" keeps the query's rows, as `materialize` does."""
@@ -139,6 +154,12 @@ class SparkEngine:
                 shutil.rmtree(folder, ignore_errors=True)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def output(self, sql: str) -> SparkRows:
+        """The result as rows that the executors write themselves; the query runs when they are staged."""
+        with translated(sql):
+            frame = self._spark.sql(_bare(sql))
+            return SparkRows(_storable(frame), arrow_schema(frame.schema), sql)
 
     def register(self, name: str, rows: pa.Table) -> None:
         import pyarrow as pa
@@ -207,15 +228,11 @@ class SparkEngine:
         return folder
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            close_session(self._spark, remote=self._remote)
-
-
-def quoted(name: str) -> str:
-    """An identifier for Spark's SQL."""
-    return "`" + name.replace("`", "``") + "`"
+        """Let go of everything. The Java process stays up for the next engine, and ends with this process."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            close_session(opened, remote=self._remote)
 
 
 def _unquoted(name: str) -> str:

@@ -6,15 +6,15 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from millpond.core.errors import DataError, MillpondError, NotFound, Unavailable
+from millpond.core.errors import DataError, MillpondError, NotFound, SettingsError, Unavailable
 from millpond.core.names import did_you_mean
 from millpond.lake.schema import column_hint, excerpt
 
 _CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*)\] ?")
 _STATE = re.compile(r"\s*SQLSTATE: \w+.*", re.DOTALL)
-_NAME = re.compile(r"with name (\S+) cannot be resolved|field name (\S+)", re.IGNORECASE)
 _ADVICE = re.compile(r"""\s(?:If necessary|Use [`'"]?try_|To (?:return|tolerate)|Correct the value as per).*$""")
-_LINE = re.compile(r"\(line (\d+), pos")
+_RAISED = re.compile(r"^(?:[\w.]+\.)?(\w+(?:Error|Exception)): (.+)$", re.MULTILINE)
+_LINE = re.compile(r"\(line (\d+), pos|; line (\d+) pos")
 _FILE = re.compile(r"(?:file:)?(/\S+\.parquet)")
 _TABLE = re.compile(r"table or view (\S+) cannot be found", re.IGNORECASE)
 _LOST = ("Connection refused", "Answer from Java side is empty", "Error while sending", "SparkContext was shut down")
@@ -46,10 +46,15 @@ def translate(error: Exception, where: str, lines_before: int = 0, tables: Colle
         tables: Relations that the user's query may name.
     """
     text = str(error)
-    line = _LINE.search(text) or re.search(r"== SQL \(line (\d+), position", text)
-    if lines_before and line is not None and int(line.group(1)) > lines_before:
-        where = f"{where}, line {int(line.group(1)) - lines_before} of the query"
+    line = _LINE.search(text)
+    number = int(next(filter(None, line.groups()))) if line is not None else 0
+    if lines_before and number > lines_before:
+        where = f"{where}, line {number - lines_before} of the query"
+    if (failed := _of_python(text, where)) is not None:
+        return failed
     condition, said = _said(text)
+    if condition == "ARITHMETIC_OVERFLOW":
+        return DataError(f"A number does not fit its type: {said}", where=where, hint="cast to a wider type first")
     if condition.startswith("UNRESOLVED_COLUMN"):
         found = re.search(r"with name (.+?) cannot be resolved", said)
         name = _last_part(found.group(1)) if found else "?"
@@ -76,6 +81,28 @@ def translate(error: Exception, where: str, lines_before: int = 0, tables: Colle
     if any(each in text for each in _LOST) or type(error).__module__.startswith("grpc"):
         return Unavailable("Spark does not answer any more", where=where, hint="run it again; see Spark's log")
     return DataError(f"The query failed: {said}", where=where)
+
+
+def _of_python(text: str, where: str) -> MillpondError | None:
+    """What went wrong in the Python of an executor, where that is what failed."""
+    if "No module named 'millpond" in text or "PYTHON_VERSION_MISMATCH" in text:
+        return SettingsError(
+            "Spark's executors cannot run Millpond: another Python, or Millpond is not installed there",
+            where=where,
+            hint="install millpond[spark] in the executors' Python, of the driver's version; spark.pyspark.python in"
+            " the profile's section spark says which Python that is",
+        )
+    raised = _RAISED.findall(text) if "Traceback (most recent call last)" in text else []
+    if not raised:
+        return None
+    kind, what = raised[-1]
+    if kind in ("OSError", "PermissionError", "FileNotFoundError"):
+        return Unavailable(
+            f"A file cannot be written by Spark's executors: {what}",
+            where=where,
+            hint="they need the lake under the same path as this process, and room in it",
+        )
+    return DataError(f"The query failed: {what}", where=where)
 
 
 def _said(text: str) -> tuple[str, str]:

@@ -16,11 +16,20 @@ _FIELD_ID = "parquet.field.id"
 
 
 def spark_schema(plan: ScanPlan) -> Any:
-    """The columns of a plan as a Spark schema that finds them by their ids in the plan's files."""
+    """The columns of a plan as a Spark schema that finds them by their ids in the plan's files.
+
+    A column that was renamed, or took the name of another, is called by its id here: Spark finds its values by the
+    id, but prunes files and reads types by the name, which is that of another column in some file.
+    """
     from pyspark.sql import types as s
 
-    fields = [(column.name, plan.types[column.name], column.field_id) for column in plan.columns]
-    return s.StructType([_field(name, type, id) for name, type, id in fields])
+    names = {each: _read_name(plan, each.name, each.field_id) for each in plan.columns}
+    return s.StructType([_field(name, plan.types[each.name], each.field_id) for each, name in names.items()])
+
+
+def _read_name(plan: ScanPlan, name: str, field_id: int) -> str:
+    """What a column is called when it is read."""
+    return f"__field_{field_id}" if name in plan.renamed else name
 
 
 def _field(name: str, type: IcebergType, id: int) -> Any:
@@ -82,10 +91,12 @@ def arrow_schema(schema: Any) -> pa.Schema:
 
 
 def _bare(schema: pa.Schema) -> pa.Schema:
-    """The schema with nullable columns and without Spark's notes."""
+    """The schema with nullable columns, without Spark's notes, and times of day in microseconds, as files hold them."""
     import pyarrow as pa
 
-    return pa.schema([pa.field(field.name, field.type) for field in schema])
+    return pa.schema(
+        [pa.field(field.name, pa.time64("us") if pa.types.is_time64(field.type) else field.type) for field in schema]
+    )
 
 
 def without_ids(schema: Any) -> Any:

@@ -15,7 +15,7 @@ from millpond.lake.datafiles import Staged, stage
 from millpond.lake.duckdb import DuckDBEngine
 from millpond.lake.keys import refuse_bad_keys
 from millpond.lake.metadata import PROPERTY, TOKEN, live_files, ordered, refuse_name, to_snapshot, types_of
-from millpond.lake.ports import Engine, Snapshot
+from millpond.lake.ports import Engine, Snapshot, StagedRows
 from millpond.lake.scan import ScanPlan, scan_sql
 from millpond.lake.schema import column_hint, columns_of, evolve
 from millpond.lake.upsert import files_with_keys, rows_to_keep
@@ -55,14 +55,11 @@ class Request:
 
 def write(lake: IcebergLake, request: Request, rows: Rows) -> Snapshot:
     """Carry a write out; see `lake.ports.TableWriter`."""
-    import pyarrow as pa
-
     refuse_name(request.table)
     if (done := committed_before(lake, request)) is not None:
         return done
-    batches: Iterable[pa.RecordBatch] = rows.to_batches() if isinstance(rows, pa.Table) else rows
     try:
-        return _TableWrite(lake, request).run(batches)
+        return _TableWrite(lake, request).run(rows)
     except OSError as error:
         raise Unavailable(
             f'Table "{request.table}" cannot be written: {error}', where=str(lake.root), hint="nothing was committed"
@@ -95,9 +92,9 @@ class _TableWrite:
         self.staged: Staged
         self._opened: DuckDBEngine | None = None
 
-    def run(self, batches: Iterable[pa.RecordBatch]) -> Snapshot:
+    def run(self, rows: Rows) -> Snapshot:
         schema = self._schema_after(self.lake.load(self.table))
-        self.staged = self._stage(batches, self.request.rows.names, schema)
+        self.staged = self._stage(rows, self.request.rows.names, schema)
         try:
             if self.request.key:
                 staged = scan_sql(self._staged_plan(schema))
@@ -118,10 +115,15 @@ class _TableWrite:
         current, last = loaded.schema(), loaded.metadata.last_column_id
         return evolve(current, last, self.request.rows, replace=self.request.replaces, table=self.table)
 
-    def _stage(self, batches: Iterable[pa.RecordBatch], names: list[str], schema: Schema) -> Staged:
+    def _stage(self, rows: Rows | Iterable[pa.RecordBatch], names: list[str], schema: Schema) -> Staged:
+        import pyarrow as pa
+
         namespace, name = identifier(self.table)
-        location = f"{self.lake.warehouse.as_uri()}/{namespace}/{name}"
-        return stage(batches, names, schema, location=location, warehouse=self.lake.warehouse, table=self.table)
+        location, warehouse = f"{self.lake.warehouse.as_uri()}/{namespace}/{name}", self.lake.warehouse
+        if isinstance(rows, StagedRows):
+            return rows.stage(names, schema, location=location, warehouse=warehouse, table=self.table)
+        batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+        return stage(batches, names, schema, location=location, warehouse=warehouse, table=self.table)
 
     def _staged_plan(self, schema: Schema) -> ScanPlan:
         columns = tuple(column for column in columns_of(schema) if column.name in self.staged.columns)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from millpond.definitions.project import Definitions
 from millpond.platform.loading import load_definitions
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from millpond.access.store import AccessStore
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.iceberg import IcebergLake
+    from millpond.lake.ports import Engine
     from millpond.registry.mlflow_store import MLflowStore
 
 
@@ -76,6 +77,28 @@ class Platform:
             temp_directory=self.scratch / "spill",
         )
 
+    def new_compute(self, dialect: Literal["duckdb", "spark"] | None = None) -> Engine:
+        """An engine for heavy work, to be closed by whoever asked for it: the profile's, or the one that is named.
+
+        Spark is started by the first query, not by this call.
+        """
+        profile = self.settings.profile
+        if (dialect or profile.engine) == "duckdb":
+            return self.new_engine()
+        from millpond.lake.spark import SparkEngine
+
+        conf = dict(profile.spark.conf)
+        if profile.memory_limit is not None and profile.spark.master.startswith("local"):
+            conf.setdefault("spark.driver.memory", profile.memory_limit.replace(" ", "").lower().removesuffix("b"))
+        return SparkEngine(
+            self.lake,
+            master=profile.spark.master,
+            remote=profile.spark.remote,
+            threads=profile.threads,
+            conf=conf,
+            temp_directory=self.scratch / "spill",
+        )
+
     @property
     def scratch(self) -> Path:
         """Where temporary files go; what killed processes leave there is collected with the lake's garbage."""
@@ -83,8 +106,17 @@ class Platform:
 
     @contextmanager
     def engine(self) -> Iterator[DuckDBEngine]:
-        """A query engine of one's own, closed at the end of the block."""
+        """The embedded query engine, for small reads; one's own, closed at the end of the block."""
         engine = self.new_engine()
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    @contextmanager
+    def compute(self, dialect: Literal["duckdb", "spark"] | None = None) -> Iterator[Engine]:
+        """The engine for heavy work (the profile's, or the one named); one's own, closed at the end of the block."""
+        engine = self.new_compute(dialect)
         try:
             yield engine
         finally:

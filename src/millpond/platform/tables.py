@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from millpond.core.errors import DataError, NotFound
 from millpond.core.time import now
 from millpond.definitions.checks import Check, ForeignKey
 from millpond.definitions.project import check_columns, refuse
-from millpond.definitions.tables import Table, WriteMode
+from millpond.definitions.tables import SqlDerivation, Table, WriteMode
 from millpond.lake.ports import Engine, Snapshot
 from millpond.platform.alone import alone
 from millpond.platform.platform import Platform
@@ -82,7 +83,7 @@ def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
         DefinitionError: A definition names a column that a table does not have.
     """
     snapshots: dict[str, Snapshot] = {}
-    with platform.engine() as engine:
+    with platform.compute() as engine:
         for table in tables:
             with alone(platform, f"table-{table.name}"):
                 snapshots[table.name] = _current(platform, engine, table, snapshots)
@@ -99,13 +100,24 @@ def _current(platform: Platform, engine: Engine, table: Table, snapshots: Mappin
         return _ingested(platform, table)
     inputs = {each.name: snapshots[each.name] for each in table.derivation.inputs}
     with step(platform.listener, f"derive {table.name}") as current:
-        derived = derive(platform.lake, engine, table, inputs)
+        with _engine_of(platform, engine, table) as own:
+            derived = derive(platform.lake, own, table, inputs)
         rows = f"{derived.snapshot.rows:,} rows"
         if derived.skipped:
             current.up_to_date(rows)
         else:
             current.detail = rows
     return derived.snapshot
+
+
+@contextmanager
+def _engine_of(platform: Platform, engine: Engine, table: Table) -> Iterator[Engine]:
+    """The engine that a table is derived on: the one its SQL is written for, else the profile's."""
+    if isinstance(table.derivation, SqlDerivation) and table.derivation.engine != engine.dialect:
+        with platform.compute(table.derivation.engine) as own:
+            yield own
+    else:
+        yield engine
 
 
 def check(platform: Platform, names: Sequence[str] = ()) -> list[CheckResult]:
@@ -121,7 +133,7 @@ def check(platform: Platform, names: Sequence[str] = ()) -> list[CheckResult]:
         table for table in declared.values() if table.checks and platform.lake.exists(table.name)
     ]
     results: list[CheckResult] = []
-    with platform.engine() as engine:
+    with platform.compute() as engine:
         for table in chosen:
             snapshot = platform.lake.snapshot(table.name)
             refuse(check_columns(platform.definitions, {table.name: snapshot.column_names}))
@@ -143,7 +155,9 @@ def _check(platform: Platform, engine: Engine, table: Table, snapshots: Mapping[
     snapshot = snapshots[table.name]
     targets = {**_targets(platform, table), **snapshots}
     with step(platform.listener, f"check {table.name}") as current:
-        if passed_before(platform.lake, engine, table, snapshot, targets):
+        with platform.engine() as small:
+            checked = passed_before(platform.lake, small, table, snapshot, targets)
+        if checked:
             current.up_to_date(f"{len(table.checks)} checks")
             return
         results = run_checks(engine, table, snapshot, targets=targets, now=now())

@@ -51,7 +51,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
             current.up_to_date(f"{found.snapshot.rows:,} examples, {len(found.columns.inputs)} inputs")
             return found
         views = [PinnedView(view, snapshots[view.source.name]) for view in model.views]
-        with platform.engine() as engine, engine.session():
+        with platform.compute() as engine, engine.session():
             built = build_training_set(engine, model, snapshots[model.examples.name], views)
             properties = {
                 "recipe": recipe,

@@ -12,7 +12,7 @@ from millpond.core.fingerprints import fingerprint
 from millpond.definitions.checks import Check, ForeignKey, Fresh, Severity
 from millpond.definitions.tables import Table
 from millpond.lake.ports import Engine, Lake, Snapshot, TableWriter
-from millpond.lake.schema import literal
+from millpond.lake.sql_text import sql_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,10 +100,10 @@ def passed_before(
     """
     if any(isinstance(check, Fresh) for check in table.checks) or not lake.exists(TABLE):
         return False
-    relation = engine.scan(lake.snapshot(TABLE))
+    relation, text = engine.scan(lake.snapshot(TABLE)), sql_text(engine.dialect)
     query = (
         f"SELECT DISTINCT fingerprint FROM {relation} WHERE snapshot_id = {snapshot.id}"
-        f" AND \"table\" = {literal(table.name)} AND (passed OR severity <> 'block')"
+        f" AND {text.name('table')} = {text.text(table.name)} AND (passed OR severity <> 'block')"
     )
     return {meaning(check, targets) for check in table.checks} <= {row[0] for row in engine.rows(query)}
 

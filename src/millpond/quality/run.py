@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from millpond.core.errors import DataError, DefinitionError, NotFound
@@ -27,9 +27,10 @@ from millpond.definitions.checks import (
 )
 from millpond.definitions.tables import Table
 from millpond.lake.duckdb_errors import explain_expression
-from millpond.lake.keys import key_text, value_text
+from millpond.lake.keys import key_text
 from millpond.lake.ports import Engine, Snapshot
-from millpond.lake.schema import column_hint, literal, quoted
+from millpond.lake.schema import column_hint
+from millpond.lake.sql_text import sql_text
 from millpond.quality.results import CheckResult, meaning
 
 _EXAMPLES = 5
@@ -58,7 +59,7 @@ def run_checks(
     """Run all checks that a table declares.
 
     Args:
-        engine: Where they run; of dialect "duckdb".
+        engine: Where they run.
         table: The declaration.
         snapshot: The snapshot to judge.
         targets: Snapshots of the tables that foreign keys point to, by name.
@@ -75,6 +76,7 @@ def run_checks(
         return []
     for check in table.checks:
         _refuse_unknown_columns(table, check, snapshot)
+        _refuse_text_for_numbers(table, check, snapshot, targets)
     with engine.session():
         return _Run(engine, table, snapshot, targets, now).results()
 
@@ -89,11 +91,41 @@ def _refuse_unknown_columns(table: Table, check: Check, snapshot: Snapshot) -> N
             )
 
 
+def _refuse_text_for_numbers(table: Table, check: Check, snapshot: Snapshot, targets: Mapping[str, Snapshot]) -> None:
+    """Refuse to compare text with what is no text: engines differ in what they make of it."""
+    if isinstance(check, ForeignKey) and check.target is not None and check.target.name in targets:
+        others = [
+            column.type == "string"
+            for column in targets[check.target.name].columns
+            if column.name == check.target_column
+        ]
+    elif isinstance(check, InRange):
+        others = [isinstance(bound, str) for bound in (check.min, check.max) if bound is not None]
+    elif isinstance(check, AcceptedValues):
+        others = [isinstance(value, str) for value in check.values]
+    else:
+        return
+    [type] = [column.type for column in snapshot.columns if column.name == check.columns[0]]
+    if type == "string" and not all(others):
+        raise _incomparable(table, check, snapshot)
+
+
+def _incomparable(table: Table, check: Check, snapshot: Snapshot) -> DataError:
+    types = {column.name: column.type for column in snapshot.columns}
+    named = ", ".join(f'column "{name}" is {types[name]}' for name in check.columns)
+    return DataError(
+        f'Check {check.name} of table "{table.name}" cannot be computed: {named}',
+        where=str(check.declared_at),
+        hint="mend the check, or declare the column's type in types= and ingest the table again",
+    )
+
+
 class _Run:
     def __init__(
         self, engine: Engine, table: Table, snapshot: Snapshot, targets: Mapping[str, Snapshot], now: datetime
     ) -> None:
         self.engine, self.table, self.snapshot, self.targets, self.now = engine, table, snapshot, targets, now
+        self.text = sql_text(engine.dialect)
         self.base = self._base()
 
     def _base(self) -> str:
@@ -131,7 +163,7 @@ class _Run:
         fresh = [check for check in self.table.checks if isinstance(check, Fresh)]
         parts = ["count(*)"]
         parts += [f"count(*) FILTER (WHERE {each.condition})" for each in counted]
-        parts += [f"max({quoted(self._time(check))})" for check in fresh]
+        parts += [f"max({self.text.name(self._time(check))})" for check in fresh]
         try:
             row = self.engine.rows(f"SELECT {', '.join(parts)} FROM {self.base} AS base")[0]
         except DataError:
@@ -153,37 +185,35 @@ class _Run:
 
     def _refuse_incomparable(self, counted: Sequence[_Violations]) -> None:
         """Say which check it is that does not fit the types of its columns."""
-        types = {column.name: column.type for column in self.snapshot.columns}
         for each in counted:
             try:
-                self.engine.rows(f"SELECT 1 FROM {self.base} AS base WHERE {each.condition} LIMIT 0")
+                self.engine.rows(f"SELECT count(*) FROM {self.base} AS base WHERE {each.condition}")
             except DataError as error:
-                named = ", ".join(f'column "{name}" is {types[name]}' for name in each.check.columns)
-                raise DataError(
-                    f'Check {each.check.name} of table "{self.table.name}" cannot be computed: {named}',
-                    where=str(each.check.declared_at),
-                    hint="mend the check, or declare the column's type in types= and ingest the table again",
-                ) from error
+                raise _incomparable(self.table, each.check, self.snapshot) from error
 
     def _violations(self, check: Check) -> _Violations | None:
         if isinstance(check, NotNull):
-            condition = " OR ".join(f"{quoted(name)} IS NULL" for name in check.names)
+            condition = " OR ".join(f"{self.text.name(name)} IS NULL" for name in check.names)
             return _Violations(check, check.columns, f"({condition})")
         if isinstance(check, InRange):
             bounds = [("<", check.min), (">", check.max)]
-            tests = [f"{quoted(check.column)} {sign} {_literal(bound)}" for sign, bound in bounds if bound is not None]
+            tests = [
+                f"{self.text.name(check.column)} {sign} {self.text.value(bound)}"
+                for sign, bound in bounds
+                if bound is not None
+            ]
             return _Violations(check, check.columns, f"({' OR '.join(tests)})")
         if isinstance(check, AcceptedValues):
-            values = ", ".join(_literal(value) for value in check.values)
-            column = quoted(check.column)
+            values = ", ".join(self.text.value(value) for value in check.values)
+            column = self.text.name(check.column)
             condition = f"{column} NOT IN ({values})" if values else f"{column} IS NOT NULL"
             return _Violations(check, check.columns, f"({condition})")
         if isinstance(check, Satisfies):
             position = next(at for at, each in enumerate(self.table.checks) if each is check)
-            return _Violations(check, check.columns, f'("__check_{position}" IS NOT TRUE)')
+            return _Violations(check, check.columns, f"(__check_{position} IS NOT TRUE)")
         if isinstance(check, Unique):
-            names = ", ".join(quoted(name) for name in check.names)
-            filled = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in check.names)
+            names = self.text.names(check.names)
+            filled = " AND ".join(f"{self.text.name(name)} IS NOT NULL" for name in check.names)
             relation = (
                 f"(SELECT {names}, count(*) - 1 AS surplus FROM {self.base} AS base WHERE {filled}"
                 f" GROUP BY {names} HAVING count(*) > 1)"
@@ -210,8 +240,8 @@ class _Run:
                 where=str(check.declared_at),
                 hint=column_hint(check.target_column, target.column_names),
             )
-        column = quoted(check.column)
-        known = f"(SELECT {quoted(check.target_column)} AS __value FROM {self.engine.scan(target)})"
+        column = self.text.name(check.column)
+        known = f"(SELECT {self.text.name(check.target_column)} AS __value FROM {self.engine.scan(target)})"
         return (
             f"(SELECT {column}, count(*) AS surplus FROM {self.base} AS base ANTI JOIN {known} AS known"
             f" ON {column} = __value WHERE {column} IS NOT NULL GROUP BY {column})"
@@ -234,13 +264,12 @@ class _Run:
         shown = tuple(dict.fromkeys((*(() if each.relation else key), *each.columns)))
         if not shown:
             return ()
-        names = ", ".join(quoted(name) for name in shown)
+        names = self.text.names(shown)
         source = f"{each.relation} AS violating" if each.relation else f"{self.base} AS base WHERE {each.condition}"
         counted = ", surplus" if each.relation else ""
         order = "surplus DESC, " if each.relation else ""
-        found = self.engine.rows(
-            f"SELECT DISTINCT {names}{counted} FROM {source} ORDER BY {order}{names} LIMIT {_EXAMPLES}"
-        )
+        order += ", ".join(f"{self.text.name(name)} NULLS LAST" for name in shown)
+        found = self.engine.rows(f"SELECT DISTINCT {names}{counted} FROM {source} ORDER BY {order} LIMIT {_EXAMPLES}")
         if not each.relation:
             return tuple(key_text(shown, row) for row in found)
         extra = isinstance(each.check, Unique)
@@ -296,23 +325,6 @@ class _Run:
             declared_at=str(check.declared_at),
             fingerprint=meaning(check, self.targets),
         )
-
-
-def _literal(value: Any) -> str:
-    """A bound or accepted value in SQL."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise DefinitionError(f"{value} names no time zone", hint="give an aware datetime, such as one with UTC")
-        return f"TIMESTAMPTZ {literal(format_instant(value))}"
-    if isinstance(value, date):
-        return f"DATE {literal(value.isoformat())}"
-    if isinstance(value, float):
-        return f"CAST({literal(repr(value))} AS DOUBLE)"
-    if isinstance(value, int):
-        return str(value)
-    return literal(value_text(value))
 
 
 def _age(age: Any) -> str:

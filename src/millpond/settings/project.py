@@ -6,14 +6,23 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from millpond.core.errors import NotFound, SettingsError
 from millpond.core.names import NAME_RULE, did_you_mean, is_name
 
 FILE_NAME = "millpond.toml"
 STATE_NAME = ".millpond"
+
+
+_ALLOWED = {
+    "engine": '"duckdb", "spark"',
+    "master": '"local[*]", "local[4]", "spark://host:7077", "k8s://https://host:6443"',
+    "remote": '"sc://host:15002"',
+    "conf": 'such as {"spark.executor.memory" = "4g"}',
+}
 
 
 class _Section(BaseModel):
@@ -27,6 +36,51 @@ class ProjectSection(_Section):
     definitions: str = "definitions.py"
 
 
+class SparkSection(_Section):
+    """`[profiles.NAME.spark]`: where Spark runs.
+
+    Attributes:
+        master: "local[*]", "spark://host:7077", or "k8s://https://host:6443".
+        remote: URL of a Spark Connect server, such as "sc://host:15002"; instead of `master`.
+        conf: More of Spark's settings, such as {"spark.executor.memory" = "4g"}; numbers and booleans are taken too.
+    """
+
+    master: str = Field(default="local[*]", pattern=r"^(local(\[(\*|\d+)(,\s*\d+)?\])?|spark://.+|k8s://.+|yarn)$")
+    remote: str | None = Field(default=None, pattern=r"^sc://.+")
+    conf: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("conf", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: _text(name, each) for name, each in _flat(value).items()}
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SparkSection:
+        if self.remote is not None and "master" in self.model_fields_set:
+            raise ValueError("master and remote are both given; Spark runs in one place")
+        return self
+
+
+def _flat(settings: Mapping[str, object], before: str = "") -> dict[str, object]:
+    """Settings by their whole names: TOML reads spark.executor.memory = "4g" as tables in tables."""
+    found: dict[str, object] = {}
+    for name, value in settings.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return found
+
+
+def _text(name: str, value: object) -> str:
+    if not name.startswith("spark."):
+        raise ValueError(f"{name} is no setting of Spark's: they begin with spark.")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"{name} is {value!r}, not a text, a number or a boolean")
+
+
 class Profile(_Section):
     """`[profiles.NAME]`: where the parts live, and what they may use.
 
@@ -34,9 +88,11 @@ class Profile(_Section):
         state: Folder of everything at rest, relative to the project.
         host: Address that the server listens on.
         port: Its port.
+        engine: What computes derived tables, checks and training sets. Small reads are always DuckDB's.
         threads: Threads of the query engine and of training; None means one a core.
         memory_limit: Memory of the query engine, such as "4GB"; None means 60 % of the machine's.
         body_limit: Greatest request body of a prediction, in bytes.
+        spark: Where Spark runs, for `engine = "spark"` and for tables that are written for Spark.
     """
 
     state: str = STATE_NAME
@@ -45,6 +101,8 @@ class Profile(_Section):
     threads: int | None = Field(default=None, ge=1)
     memory_limit: str | None = None
     body_limit: int = Field(default=16 << 20, ge=1024)
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    spark: SparkSection = Field(default_factory=SparkSection)
 
 
 class _File(_Section):
@@ -176,11 +234,17 @@ def _first(error: ValidationError) -> str:
         return f"{key} is not a setting"
     if problem["type"] == "missing":
         return f"{key} is missing"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{key} is {problem.get('input')!r}"
+    if problem["type"] == "value_error":
+        return f"{key}: {problem['msg'].removeprefix('Value error, ')}"
     return f"{key} is {problem.get('input')!r}: {problem['msg']}"
 
 
 def _hint(error: ValidationError) -> str:
     problem = error.errors()[0]
+    if problem["loc"][-1] in _ALLOWED:
+        return f"allowed: {_ALLOWED[str(problem['loc'][-1])]}"
     if problem["type"] not in ("extra_forbidden", "missing"):
         return "give a value of that kind, or leave the setting out for its default"
     location = [str(part) for part in problem["loc"]]
@@ -188,5 +252,5 @@ def _hint(error: ValidationError) -> str:
     if location[0] == "project" and len(location) > 1:
         section = ProjectSection
     elif location[0] == "profiles" and len(location) > 2:
-        section = Profile
+        section = SparkSection if len(location) > 3 and location[2] == "spark" else Profile
     return did_you_mean(location[-1], section.model_fields, noun="settings here")

@@ -1,6 +1,5 @@
 import pytest
 
-from millpond.lake.duckdb import DuckDBEngine
 from millpond.lake.iceberg import IcebergLake
 
 
@@ -9,11 +8,9 @@ def lake(tmp_path):
     return IcebergLake(tmp_path / "lake")
 
 
-@pytest.fixture
-def engine(lake):
-    engine = DuckDBEngine(lake, threads=1)
-    yield engine
-    engine.close()
+@pytest.fixture(params=["duckdb", pytest.param("spark", marks=pytest.mark.slow)])
+def engine(request, new_engine, lake):
+    return new_engine(request.param, lake)
 
 
 @pytest.fixture

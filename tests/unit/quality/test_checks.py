@@ -5,6 +5,7 @@ import pytest
 
 import millpond as mp
 from millpond.core.errors import CheckFailed, DataError, DefinitionError, NotFound
+from millpond.lake.sql_text import sql_text
 from millpond.quality.results import TABLE, require, store_results
 from millpond.quality.run import run_checks
 
@@ -141,12 +142,13 @@ def test_every_blocking_failure_is_listed(run):
     assert lines[2].strip() == "flights: row_count(100..None): there are 6 rows"
 
 
-def test_results_are_a_table(run, lake, read):
+def test_results_are_a_table(run, lake, engine, read):
     results = run(mp.not_null("origin"), mp.row_count(1))
     snapshot = store_results(lake, results)
     store_results(lake, results)
     assert lake.snapshot(TABLE).rows == 4
-    found = read(snapshot, '"check", severity, passed, violations, rows, detail, examples, checked_at, snapshot_id')
+    columns = "check severity passed violations rows detail examples checked_at snapshot_id"
+    found = read(snapshot, sql_text(engine.dialect).names(columns.split()))
     assert found == [
         ("not_null(origin)", "block", False, 1, 6, "1 of 6 rows", "id=5, origin=null", NOW, results[0].snapshot_id),
         ("row_count(1..None)", "block", True, 0, 6, "", "", NOW, results[0].snapshot_id),
@@ -172,7 +174,7 @@ def test_checks_that_cannot_be_run(run, engine, snapshots):
         run(mp.foreign_key("carrier", AIRLINES, "kode"))
     with pytest.raises(DataError, match="gives Int64, not true or false"):
         run(mp.check("x", mp.col("delay") + 1))
-    with pytest.raises(DataError, match='"odd" cannot be computed') as caught:
+    with pytest.raises(DataError, match="odd.* cannot be computed") as caught:
         run(mp.check("odd", mp.col("origin") > mp.col("delay")))
     assert "test_checks.py" in caught.value.where
     with pytest.raises(DefinitionError, match="names no time zone"):

@@ -4,6 +4,7 @@ from millpond.core.errors import NotFound, SettingsError
 from millpond.settings.project import load_settings
 
 PROJECT = '[project]\nname = "flights"\n'
+SPARK = "[profiles.local.spark]\n"
 
 
 @pytest.fixture
@@ -47,6 +48,13 @@ def test_the_environment_chooses_project_and_profile(project, tmp_path):
         (PROJECT + "[profiles.local]\nprt = 1\n", "profiles.local.prt is not a setting", "did you mean 'port'?"),
         (PROJECT + "[profiles.local]\nport = 0\n", "profiles.local.port is 0", ""),
         (PROJECT + "[profile.local]\n", "profile is not a setting", "did you mean 'profiles'?"),
+        (PROJECT + "[profiles.local]\nengine = 'sprak'\n", "profiles.local.engine is 'sprak'", '"duckdb", "spark"'),
+        (PROJECT + SPARK + "mastr = 'x'\n", "spark.mastr is not a setting", "did you mean 'master'?"),
+        (PROJECT + SPARK + "master = 'spark:h'\n", "profiles.local.spark.master is 'spark:h'", "spark://host:7077"),
+        (PROJECT + SPARK + "remote = 'http://h'\n", "profiles.local.spark.remote is 'http://h'", "sc://host:15002"),
+        (PROJECT + SPARK + "master = 'local'\nremote = 'sc://h'\n", "in one place", ""),
+        (PROJECT + SPARK + "conf = {cores = 1}\n", "cores is no setting of Spark's", "spark.executor.memory"),
+        (PROJECT + SPARK + "conf = {spark.x = [1]}\n", "spark.x is [1]", "spark.executor.memory"),
         ('[project]\nname = "My Flights"\n', "project.name is 'My Flights'", "lower-case"),
     ],
 )
@@ -57,6 +65,26 @@ def test_mistakes_are_named_with_file_and_match(project, text, what, hint):
     assert what in caught.value.what
     assert hint in caught.value.hint
     assert caught.value.where == str(project / "millpond.toml")
+
+
+def test_where_spark_runs(project):
+    text = f"""{PROJECT}[profiles.local]
+engine = "spark"
+[profiles.local.spark]
+master = "k8s://https://host:6443"
+[profiles.local.spark.conf]
+spark.executor.instances = 2
+"spark.executor.memory" = "4g"
+spark.dynamicAllocation.enabled = false
+"""
+    (project / "millpond.toml").write_text(text)
+    profile = load_settings(project, environment={}).profile
+    assert (profile.engine, profile.spark.master) == ("spark", "k8s://https://host:6443")
+    assert profile.spark.conf == {
+        "spark.executor.instances": "2",
+        "spark.executor.memory": "4g",
+        "spark.dynamicAllocation.enabled": "false",
+    }
 
 
 def test_an_unknown_profile(project):
