@@ -109,7 +109,7 @@ def _report(taken: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "value": figures["seconds"] / size * 1e6,
             "goal": None,
             "unit": "s a million events",
-            "note": f"{figures['seconds']:.1f} s; {shape}",
+            "note": f"{figures['seconds']:.1f} s, of processors {figures['cpu']:.1f} s; {shape}",
         }
     least, most = taken[SIZES[0]], taken[SIZES[-1]]
     yield {
@@ -120,13 +120,20 @@ def _report(taken: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
         "note": ", ".join(f"{size / 1e6:.0f}M {figures['seconds']:.1f} s" for size, figures in taken.items()),
     }
     yield {
+        "name": f"growth, from {SIZES[0] / 1e6:.0f}M to {SIZES[-1] / 1e6:.0f}M events: processor time",
+        "value": most["cpu"] / least["cpu"],
+        "goal": None,
+        "unit": f"x for {SIZES[-1] // SIZES[0]} x the events",
+        "note": ", ".join(f"{size / 1e6:.0f}M {figures['cpu']:.1f} s" for size, figures in taken.items()),
+    }
+    yield {
         "name": "growth: memory",
         "value": max(figures["MiB"] for figures in taken.values()) / 1024,
         "goal": None,
         "unit": "GiB at the peak",
         "note": "peak MiB of the whole process: "
         + ", ".join(f"{size / 1e6:.0f}M {figures['MiB']:,.0f}" for size, figures in taken.items())
-        + f", {least['before']:,.0f} of them before the join; spilled at 50M: {most['spilled']:,.0f} MiB",
+        + f", {least['before']:,.0f} of them before the join; on disk at the end of the largest: {most['spilled']:,.0f} MiB",
     }
 
 
