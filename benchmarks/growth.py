@@ -133,7 +133,7 @@ def _report(taken: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
         "unit": "GiB at the peak",
         "note": "peak MiB of the whole process: "
         + ", ".join(f"{size / 1e6:.0f}M {figures['MiB']:,.0f}" for size, figures in taken.items())
-        + f", {least['before']:,.0f} of them before the join; on disk at the end of the largest: {most['spilled']:,.0f} MiB",
+        + f", {least['before']:,.0f} of them before the join; spilled by the largest: {most['spilled']:,.0f} MiB",
     }
 
 

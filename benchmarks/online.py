@@ -1,8 +1,9 @@
 """Looking features up online, in process: 50 floats of 1 and of 100 entities, live windows, and a pushed event.
 
 Peers hold the same values: Feast on SQLite and on Redis, a bare LMDB `get` and a bare Redis `MGET` of the bytes that
-Millpond packs. Redis is `redis-server` on a free loopback port, for the time of the benchmark. Every way runs in a
-fresh process and checks what it reads. `python -m benchmarks online`
+Millpond packs. Feast is asked for a dictionary (`to_dict`), a bare read for a numpy array. Redis is `redis-server` on
+a free loopback port, for the time of the benchmark. Every way runs in a fresh process and checks what it reads.
+`python -m benchmarks online`
 """
 
 from __future__ import annotations
