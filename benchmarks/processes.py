@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,9 +62,12 @@ def child(module: str, *arguments: str, python: str = sys.executable, seconds: f
         )
         try:
             output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            raise SystemExit(f"{module} {' '.join(arguments)} did not end within {seconds:.0f} s") from None
+        except BaseException as interrupted:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(interrupted, subprocess.TimeoutExpired):
+                raise SystemExit(f"{module} {' '.join(arguments)} did not end within {seconds:.0f} s") from None
+            raise
         errors.seek(0)
         if process.returncode:
             raise SystemExit(f"{module} {' '.join(arguments)} failed:\n{errors.read()[-2000:]}")
