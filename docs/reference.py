@@ -41,7 +41,7 @@ GROUPS = {
         "col",
     ],
     "Models": ["Model", "Classification", "Regression", "Split", "Tune"],
-    "Gates": ["at_least", "at_most", "beats_baseline", "beats_champion"],
+    "Gates": ["at_least", "at_most", "beats_baseline", "beats_champion", "no_skew"],
     "A project in Python": ["open"],
 }
 

@@ -76,10 +76,11 @@ def show_metrics(trained: dict[str, object]) -> None:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[httpx.Client]:
+def server(project: Path = PROJECT) -> Iterator[httpx.Client]:
     """`millpond up` on a free port, and a client that has its token."""
     began = time.perf_counter()
-    process = subprocess.Popen([*MILLPOND, "up", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True)
+    command = [MILLPOND[0], "--project", str(project), "up", "--port", "0", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         announced = ""
         while not announced.rstrip().endswith("}"):
@@ -87,7 +88,7 @@ def server() -> Iterator[httpx.Client]:
             if not line:
                 sys.exit(process.wait())
             announced += line
-        token = (PROJECT / ".millpond" / "token").read_text().strip()
+        token = (project / ".millpond" / "token").read_text().strip()
         headers = {"authorization": f"Bearer {token}"}
         with httpx.Client(base_url=json.loads(announced)["url"], headers=headers, timeout=30) as client:
             wait_until_ready(client)

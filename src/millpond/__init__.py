@@ -33,7 +33,7 @@ from millpond.definitions.features import (
     std,
     sum,
 )
-from millpond.definitions.gates import at_least, at_most, beats_baseline, beats_champion
+from millpond.definitions.gates import at_least, at_most, beats_baseline, beats_champion, no_skew
 from millpond.definitions.models import Classification, Model, Regression, Split, Tune
 from millpond.definitions.tables import Table, sql_table, table
 
@@ -86,6 +86,7 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "no_skew",
     "not_null",
     "nunique",
     "open",

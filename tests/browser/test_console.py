@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 PAGES = (
     "/",
     "/tables/flights",
+    "/features",
     "/features/airport_weather",
     "/models/late_arrival",
     "/models/late_arrival/versions/3",
@@ -54,6 +55,20 @@ def test_from_the_table_to_the_receipt(signed_in: Any, platform: Any) -> None:
     answer.get_by_role("link", name="See everything behind it").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("No, 11.9%")
     expect(page.get_by_role("row", name="airport_traffic__mean_delay_1h")).to_contain_text("2013-12-20 22:06:00 UTC")
+    assert signed_in.complaints == []
+
+
+def test_features_are_found_while_one_types(signed_in: Any, platform: Any) -> None:
+    page = signed_in.page
+    page.get_by_role("link", name="Features").click()
+    found = page.locator("#features h2")
+    expect(found).to_have_text("11 features")
+    page.get_by_label("Search names").fill("tag:weather")
+    expect(found).to_contain_text("3 features")
+    assert "search=tag" in page.url
+    page.get_by_role("link", name="temp", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("airport_weather")
+    expect(page.locator("tr:target")).to_contain_text("temp")
     assert signed_in.complaints == []
 
 

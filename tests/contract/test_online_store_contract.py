@@ -7,10 +7,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -57,13 +59,27 @@ class Adapter:
     source: str
 
 
-@pytest.fixture(params=["lmdb"])
+@pytest.fixture(params=["lmdb", "redis"])
 def adapter(request, tmp_path):
     folder = tmp_path / "online"
+    if request.param == "redis":
+        return redis_adapter(folder, request.getfixturevalue("shared_redis").url)
     return Adapter(
         lambda: LmdbStore(folder),
         "from pathlib import Path\nfrom millpond.features.online.lmdb import LmdbStore\n"
         f"store = LmdbStore(Path({str(folder)!r}))\n",
+    )
+
+
+def redis_adapter(folder, url):
+    from millpond.features.online.redis import RedisStore
+
+    project = uuid.uuid4().hex
+    return Adapter(
+        lambda: RedisStore(url, LmdbStore(folder), project=project),
+        "from pathlib import Path\nfrom millpond.features.online.lmdb import LmdbStore\n"
+        "from millpond.features.online.redis import RedisStore\n"
+        f"store = RedisStore({url!r}, LmdbStore(Path({str(folder)!r})), project={project!r})\n",
     )
 
 
@@ -80,7 +96,7 @@ def start(adapter):
     started = []
 
     def start(code):
-        text = f"import sys\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        text = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         text += f"import {__name__.rpartition('.')[2]} as contract\n{adapter.source}{textwrap.dedent(code)}"
         process = subprocess.Popen([sys.executable, "-u", "-c", text], stdout=subprocess.PIPE, text=True)
         started.append(process)
@@ -421,6 +437,14 @@ class TestPublish:
         state = publish(store, ("a", 1, 10), ("b", 0, None))
         assert (state.view, state.grid, state.since, state.entities) == (GRID, at(60), None, 2)
         assert values(store, "b", "x", "a") == [(0, None), None, (1, 10)]
+
+    def test_columns_of_many(self, store):
+        publish(store, ("a", 1, 10), ("b", 0, None))
+        with store.read() as reading:
+            found = reading.columns(GRID, [("b",), ("x",), ("a",), ("a",)])
+            assert [each.to_pylist() for each in found] == [[0, None, 1, 1], [None, None, 10, 10]]
+            assert [each.type for each in found] == [pa.int64(), pa.int64()]
+            assert [len(each) for each in reading.columns(GRID, [])] == [0, 0]
 
     def test_all_replace_all(self, store):
         publish(store, ("a", 1, 10), ("b", 2, 20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -126,3 +126,67 @@ class IssuedToken:
 
     token: Token
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AppliedDefinition:
+    """One time that a declared object took on a meaning.
+
+    Attributes:
+        sequence: Orders everything that was applied: 1, 2, 3 ...
+        kind: "table", "view", "request_features" or "model".
+        name: The object's name.
+        number: The version: 1 is the first meaning that the object had, 2 the next; a meaning that it had before is
+            the version that it was then. None where the object was no longer declared.
+        fingerprint: Of the meaning; None where there is none.
+        meaning: Plain JSON; None where the object was no longer declared.
+        at: When it was put on record; UTC.
+        who: Who applied it.
+        code_commit: Full git commit id of the project's code, or None.
+        code_dirty: Whether there were uncommitted changes.
+    """
+
+    sequence: int
+    kind: str
+    name: str
+    number: int | None
+    fingerprint: str | None
+    meaning: Mapping[str, Any] | None
+    at: datetime
+    who: str
+    code_commit: str | None
+    code_dirty: bool
+
+
+class DefinitionReader(Protocol):
+    """Reads what was applied. Safe across threads and processes."""
+
+    def everything(self) -> Sequence[AppliedDefinition]:
+        """All that was applied, oldest first."""
+        ...
+
+    def in_force(self) -> Mapping[tuple[str, str], AppliedDefinition]:
+        """The last of each object, by kind and name; objects that are no longer declared are left out."""
+        ...
+
+
+class DefinitionWriter(Protocol):
+    """Puts on record what was applied. Safe across threads and processes."""
+
+    def apply(
+        self,
+        who: str,
+        meanings: Mapping[tuple[str, str], Mapping[str, Any] | None],
+        code: Callable[[], tuple[str | None, bool]],
+    ) -> Sequence[AppliedDefinition]:
+        """Put on record what differs from what is in force; all of it, durably, or nothing. Idempotent.
+
+        Args:
+            who: Who applies it.
+            meanings: By kind and name; None for an object that is no longer declared.
+            code: Gives the project's commit and whether there were uncommitted changes; called where it is needed.
+
+        Returns:
+            What was put on record; empty where everything was in force already.
+        """
+        ...

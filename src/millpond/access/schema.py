@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (  # noqa: TID253
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -102,4 +103,21 @@ audit_head = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("sequence", BigInteger, nullable=False),
     Column("hash", String(64), nullable=False),
+)
+
+#: Append-only: every time that an object took on another meaning. `number` is null where it was no longer declared.
+applied_definitions = Table(
+    "applied_definitions",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("kind", String(20), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("number", Integer),
+    Column("fingerprint", String(16)),
+    Column("meaning", JSON(none_as_null=True)),
+    Column("at", Instant, nullable=False),
+    Column("who", String(100), nullable=False),
+    Column("code_commit", String(64)),
+    Column("code_dirty", Boolean, nullable=False),
+    Index("applied_definitions_of_object", "kind", "name", "sequence"),
 )

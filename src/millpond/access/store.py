@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError  # noqa: TID253
 
 from millpond.access.audit import SqlAuditLog
 from millpond.access.database import open_database, reading, writing
+from millpond.access.definition_log import SqlDefinitionLog
 from millpond.access.ports import Identity, IdentityKind, IssuedToken, Token
 from millpond.access.schema import identities, login_codes, sessions, tokens
 from millpond.access.secrets import digest, new_secret, new_token, shown_prefix
@@ -25,7 +26,7 @@ _IDENTITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
 class AccessStore:
-    """Keeps identities and their secrets. Safe across threads and processes.
+    """Keeps identities and their secrets, and opens the logs beside them. Safe across threads and processes.
 
     Secrets are stored as SHA-256 only. Every write is one transaction. Revoking counts from the next call on.
     """
@@ -33,6 +34,7 @@ class AccessStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.audit = SqlAuditLog(engine)
+        self.definitions = SqlDefinitionLog(engine)
 
     @classmethod
     def open(cls, database: Path) -> AccessStore:

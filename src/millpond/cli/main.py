@@ -11,7 +11,24 @@ from typing import Annotated
 import typer
 
 from millpond import __version__
-from millpond.cli import audit, check, deploy, ingest, init, model, predict, status, table, token, trace, train, up
+from millpond.cli import (
+    audit,
+    check,
+    deploy,
+    feature,
+    ingest,
+    init,
+    model,
+    plan,
+    predict,
+    skew,
+    status,
+    table,
+    token,
+    trace,
+    train,
+    up,
+)
 from millpond.cli.session import Session
 
 app = typer.Typer(
@@ -40,9 +57,9 @@ def _options(
     context.obj = Session(project, profile)
 
 
-for _command in (init, ingest, check, train, deploy, up, predict, trace, status, audit):
+for _command in (init, ingest, check, plan, train, deploy, up, predict, trace, skew, status, audit):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
-for _noun in (table, model, token):
+for _noun in (table, feature, model, token):
     app.add_typer(_noun.app, name=_noun.__name__.rpartition(".")[2])
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from millpond.core.errors import (
@@ -83,6 +84,10 @@ class Output:
             return
         for part in [text] if isinstance(text, (str, Table)) else text:
             self.out.print(part)
+
+    def line(self, text: str) -> None:
+        """A line of the result for people, as it stands: no markup is read out of it."""
+        self.out.print(text, markup=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """A remark for people, on stderr."""
@@ -169,4 +174,4 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return str(value)
+    return escape(str(value))

@@ -1,15 +1,18 @@
-"""`millpond table`: list, show, history."""
+"""`millpond table`: list, show, history, push."""
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
-from typing import Annotated
+from json import loads as decode
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from millpond.cli.output import Output, failures, grid
 from millpond.cli.session import Json, session
-from millpond.core.errors import RequestError
+from millpond.core.errors import DataError, NotFound, RequestError
 from millpond.core.time import parse_boundary
 
 app = typer.Typer(help="Tables of the lake.", no_args_is_help=True)
@@ -61,6 +64,46 @@ def history(context: typer.Context, name: Name, json: Json = False) -> None:
         found = session(context).open(output).lake.history(name)
         rows = [(str(each.id), each.committed_at, each.operation, each.rows) for each in found]
         output.data(found, grid("snapshot", "committed", "operation", "rows", rows=rows))
+
+
+@app.command()
+def push(
+    context: typer.Context,
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="Events as JSON lines; - reads them from standard input.")],
+    json: Json = False,
+) -> None:
+    """Push events into a table: durable, and in the next lookup, when it returns."""
+    output = Output(as_json=json)
+    with failures(output):
+        from millpond.platform import events
+
+        platform = session(context).open(output)
+        text = sys.stdin.read() if str(file) == "-" else _read(file)
+        done = events.push(platform, name, _records(text, str(file)))
+        output.data(done, [f"{done.applied:,} events into {done.table}, {done.duplicates:,} known already"])
+        output.next("millpond predict MODEL", "they reach the lake with the next train, or while `millpond up` runs")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(f"{file} cannot be read: {error}", hint="name a file of JSON lines, or -") from error
+
+
+def _records(text: str, label: str) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                record = decode(line)
+            except ValueError as error:
+                raise DataError(f"The line is not JSON: {error}", where=f"{label}, line {number}") from error
+            if not isinstance(record, dict):
+                raise DataError("The line is no JSON object", where=f"{label}, line {number}", hint='such as {"id": 1}')
+            records.append(record)
+    return records
 
 
 def _moment(text: str | None) -> int | datetime | None:

@@ -16,6 +16,7 @@ from millpond.access.ports import AuditReader
 from millpond.console import forms
 from millpond.console.charts import metric_line
 from millpond.console.rendering import page
+from millpond.console.skew import SkewPages
 from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
 from millpond.platform.read_models import Answer, ModelPage, Operations, Reader
 
@@ -47,12 +48,14 @@ class Console:
         return [
             Route("/", self.overview, methods=["GET"]),
             Route("/tables/{table}", self.table, methods=["GET"]),
+            Route("/features", self.features, methods=["GET"]),
             Route("/features/{view}", self.feature_view, methods=["GET"]),
             Route("/models/{model}", self.model, methods=["GET"]),
             Route("/models/{model}/predict", self.predict, methods=["POST"]),
             Route("/models/{model}/versions/{number:int}", self.version, methods=["GET"]),
             Route("/models/{model}/versions/{number:int}/report", self.report, methods=["GET"]),
             Route("/models/{model}/versions/{number:int}/promote", self.promote, methods=["POST"]),
+            *SkewPages(self.reader, self.operations).routes(),
             Route("/predictions", self.predictions, methods=["GET"]),
             Route("/predictions/{id}", self.receipt, methods=["GET"]),
             Route("/audit", self.audit_log, methods=["GET"]),
@@ -66,6 +69,12 @@ class Console:
 
     def table(self, request: Request) -> Response:
         return page(request, "table.html", table=self.reader.table(request.path_params["table"]))
+
+    def features(self, request: Request) -> Response:
+        """The feature catalog; the list alone where htmx asked, as when somebody types into the search."""
+        search = request.query_params.get("search", "").strip()
+        template = "pieces/features.html" if "hx-request" in request.headers else "features.html"
+        return page(request, template, features=self.reader.features(search), search=search)
 
     def feature_view(self, request: Request) -> Response:
         return page(request, "feature_view.html", view=self.reader.feature_view(request.path_params["view"]))

@@ -54,6 +54,7 @@ def _environment() -> Environment:
     environment.filters.update(
         count=count,
         number=number,
+        measured=measured,
         percent=percent,
         instant=instant,
         ago=ago,
@@ -79,6 +80,13 @@ def number(measured: float | None) -> str:
         digits = 4 if abs(measured) < 10 else 2 if abs(measured) < 1000 else 0
         return f"{measured:,.{digits}f}"
     return f"{measured:.3g}"
+
+
+def measured(found: float | None) -> str:
+    """A value that occurs, as short as it can be said: "62", "12.35", "336,776"."""
+    if found is not None and found == int(found) and abs(found) < 1e15:
+        return f"{int(found):,}"
+    return number(found)
 
 
 def percent(share: float) -> str:

@@ -25,12 +25,14 @@ class Aggregation:
         column: The column aggregated; None only for `count`, which then counts rows.
         over: Length of the window `[t - over, t)` on the event time; None means all that is visible.
         within: For `latest`: the value is null when its event is older, that is when `time < t - within`.
+        description: Documentation; no part of the meaning.
     """
 
     kind: AggregationKind
     column: str | None = None
     over: str | None = None
     within: str | None = None
+    description: str = field(default="", compare=False)
 
     @property
     def window(self) -> Duration | None:
@@ -56,52 +58,52 @@ class Aggregation:
         return f"{self.kind}({', '.join(parts)})"
 
 
-def count(column: str | None = None, *, over: str | None = None) -> Aggregation:
+def count(column: str | None = None, *, over: str | None = None, description: str = "") -> Aggregation:
     """Number of rows, or of non-null values of `column`. int64, never null; 0 over nothing."""
-    return Aggregation("count", column, over)
+    return Aggregation("count", column, over, description=description)
 
 
-def sum(column: str, *, over: str | None = None) -> Aggregation:
+def sum(column: str, *, over: str | None = None, description: str = "") -> Aggregation:
     """Sum of the non-null values; null over nothing. Integers stay exact (int64), other numbers are float64."""
-    return Aggregation("sum", column, over)
+    return Aggregation("sum", column, over, description=description)
 
 
-def mean(column: str, *, over: str | None = None) -> Aggregation:
+def mean(column: str, *, over: str | None = None, description: str = "") -> Aggregation:
     """Arithmetic mean of the non-null values; float64; null over nothing."""
-    return Aggregation("mean", column, over)
+    return Aggregation("mean", column, over, description=description)
 
 
-def std(column: str, *, over: str | None = None) -> Aggregation:
+def std(column: str, *, over: str | None = None, description: str = "") -> Aggregation:
     """Sample standard deviation (n - 1) of the non-null values; float64; null over fewer than two."""
-    return Aggregation("std", column, over)
+    return Aggregation("std", column, over, description=description)
 
 
-def min(column: str, *, over: str | None = None) -> Aggregation:
+def min(column: str, *, over: str | None = None, description: str = "") -> Aggregation:
     """Least non-null value, of the column's type; null over nothing."""
-    return Aggregation("min", column, over)
+    return Aggregation("min", column, over, description=description)
 
 
-def max(column: str, *, over: str | None = None) -> Aggregation:
+def max(column: str, *, over: str | None = None, description: str = "") -> Aggregation:
     """Greatest non-null value, of the column's type; null over nothing."""
-    return Aggregation("max", column, over)
+    return Aggregation("max", column, over, description=description)
 
 
-def nunique(column: str, *, over: str | None = None) -> Aggregation:
+def nunique(column: str, *, over: str | None = None, description: str = "") -> Aggregation:
     """Number of distinct non-null values; int64; 0 over nothing, as every count."""
-    return Aggregation("nunique", column, over)
+    return Aggregation("nunique", column, over, description=description)
 
 
-def first(column: str, *, over: str | None = None) -> Aggregation:
+def first(column: str, *, over: str | None = None, description: str = "") -> Aggregation:
     """Value of the visible row with the least time; ties go to the least known, then the least key. Null stays null."""
-    return Aggregation("first", column, over)
+    return Aggregation("first", column, over, description=description)
 
 
-def latest(column: str, *, within: str | None = None) -> Aggregation:
+def latest(column: str, *, within: str | None = None, description: str = "") -> Aggregation:
     """Value of the visible row with the greatest time; ties go to the greatest known, then the greatest key.
 
     The row's value is taken as it is, so a null there is the answer. `within="6h"` makes an older value null.
     """
-    return Aggregation("latest", column, None, within)
+    return Aggregation("latest", column, None, within, description)
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,11 @@ class Definitions:
 
     def upstream(self, model: Model) -> tuple[Table, ...]:
         """Every table that a model's training reads, directly or through derivations, inputs first."""
-        return tuple(_walk_tables([model.examples, *(view.source for view in model.views)]))
+        return self.behind(model.examples, *(view.source for view in model.views))
+
+    def behind(self, *tables: Table) -> tuple[Table, ...]:
+        """The given tables and all that they are derived from, inputs first."""
+        return tuple(_walk_tables(tables))
 
 
 def collect(objects: Iterable[object]) -> Definitions:

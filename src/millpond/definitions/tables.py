@@ -10,6 +10,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from millpond.core.names import NAME_RULE, did_you_mean, is_name
+from millpond.core.time import Duration
 from millpond.definitions.checks import Check
 from millpond.definitions.place import Place, Problem, caller
 
@@ -62,6 +63,7 @@ class Table:
         mode: What ingesting does with rows already there.
         types: Types of columns that cannot be read off the source, by column.
         nulls: Texts that mean null in a CSV source, beside the empty one.
+        lateness: How far behind the newest event's time a pushed event's may lie. None takes any.
         checks: What the rows must satisfy.
     """
 
@@ -74,6 +76,7 @@ class Table:
     mode: WriteMode | None = None
     types: Mapping[str, str] = field(default_factory=dict)
     nulls: Sequence[str] = ()
+    lateness: str | None = None
     checks: Sequence[Check] = ()
     description: str = ""
     owner: str = ""
@@ -134,6 +137,11 @@ class Table:
             yield problem("mode", f"is {self.mode!r}", 'allowed: "append", "overwrite", "upsert"')
         if self.mode == "upsert" and not self.keys:
             yield problem("mode", "is upsert, but the table has no key", "declare key=")
+        if self.lateness is not None:
+            try:
+                Duration.parse(self.lateness)
+            except (ValueError, TypeError) as error:
+                yield problem("lateness", str(error))
         for column, kind in self.types.items():
             if kind not in COLUMN_TYPES:
                 yield problem(f"types: {column}", f"is {kind!r}", did_you_mean(kind, COLUMN_TYPES, noun="types"))

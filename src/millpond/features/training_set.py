@@ -20,6 +20,8 @@ from millpond.lake.ports import Engine, Snapshot
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from millpond.lake.ports import Rows
+
 _CHOSEN, _EXAMPLES = "__training_chosen", "__training_examples"
 _SQL_TYPES = {"int64": "BIGINT", "bool": "BOOLEAN", "float64": "DOUBLE", "string": "STRING"}
 _SAMPLE_ROWS = 64
@@ -45,9 +47,9 @@ class ExampleCounts:
 
 
 class TrainingSet(NamedTuple):
-    """A training set: its rows as a stream, what its columns are for, and what became of the examples."""
+    """A training set: its rows for a `TableWriter`, what its columns are for, and what became of the examples."""
 
-    reader: pa.RecordBatchReader
+    rows: Rows
     columns: TrainingSetColumns
     counts: ExampleCounts
 
@@ -55,7 +57,8 @@ class TrainingSet(NamedTuple):
 def build_training_set(engine: Engine, model: Model, examples: Snapshot, views: Sequence[PinnedView]) -> TrainingSet:
     """Label the examples and join their features, each as of the example's own instant.
 
-    Call this within `engine.session()`, once in a session, and read the stream before the session ends.
+    Call this within `engine.session()`, once in a session, and write or read the rows before the session ends. They
+    stay where the engine computes them, unless request features have to be added to them: then they are a stream.
 
     The columns are, each once: the examples' key, the entities' keys, the model's input columns, its slices, its
     other inputs in order of declaration (inputs are float64, int64, bool or string), `__at` (unless examples have no
@@ -85,7 +88,12 @@ def build_training_set(engine: Engine, model: Model, examples: Snapshot, views: 
     quote = dialect_of(engine).quote
     read = [quote(name) for name in dict.fromkeys((*layout.kept, *layout.requested, *layout.added))]
     read += [f"{_cast(quote(name), layout.inputs[name])} AS {quote(name)}" for name in layout.features]
-    reader = engine.reader(f"SELECT {', '.join(read)} FROM {relation}")
+    rows: Rows
+    if model.request_features:
+        rows = _complete(engine.reader(f"SELECT {', '.join(read)} FROM {relation}"), model, layout)
+    else:
+        ordered = ", ".join(quote(name) for name in layout.output)
+        rows = engine.output(f"SELECT {ordered} FROM (SELECT {', '.join(read)} FROM {relation}) AS joined")
     columns = TrainingSetColumns(
         keys=model.examples.keys,
         inputs=layout.inputs,
@@ -94,7 +102,7 @@ def build_training_set(engine: Engine, model: Model, examples: Snapshot, views: 
         label=LABEL,
         label_known=LABEL_KNOWN if model.label_known else None,
     )
-    return TrainingSet(_complete(reader, model, layout), columns, counts)
+    return TrainingSet(rows, columns, counts)
 
 
 def _pinned(name: str, views: Sequence[PinnedView]) -> PinnedView:
@@ -178,10 +186,9 @@ def _complete(reader: pa.RecordBatchReader, model: Model, layout: Layout) -> pa.
     import pyarrow as pa
 
     def completed(rows: pa.Table) -> pa.Table:
-        if model.request_features:
-            made = apply_request_features(model.request_features, rows.select(layout.requested), verify=False)
-            for name, column in zip(made.column_names, made.columns, strict=True):
-                rows = rows.append_column(name, column)
+        made = apply_request_features(model.request_features, rows.select(layout.requested), verify=False)
+        for name, column in zip(made.column_names, made.columns, strict=True):
+            rows = rows.append_column(name, column)
         return rows.select(layout.output)
 
     def batches() -> Iterator[Any]:

@@ -15,6 +15,7 @@ from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.definitions.tables import FunctionDerivation, SqlDerivation, Table
 from millpond.lake.duckdb_errors import explain_expression
+from millpond.lake.events import pushed_rows, with_pushed
 from millpond.lake.keys import refuse_bad_keys, refuse_no_instant
 from millpond.lake.ports import Engine, Lake, Snapshot
 from millpond.lake.query_errors import of_engine, translate
@@ -46,7 +47,8 @@ class Derived:
 def derive(lake: Lake, engine: Engine, table: Table, inputs: Mapping[str, Snapshot], *, force: bool = False) -> Derived:
     """Compute a derived table from pinned inputs, and overwrite it.
 
-    The rows are computed once, into the engine's memory and spill files; what is checked is what is written.
+    The rows are computed once, into the engine's memory and spill files; what is checked is what is written. Rows that
+    were pushed into the table stay where the derivation gives none of their key.
 
     Args:
         lake: Where the table is written.
@@ -63,15 +65,29 @@ def derive(lake: Lake, engine: Engine, table: Table, inputs: Mapping[str, Snapsh
     if derivation is None:
         raise DefinitionError(f"{table.subject} is not derived", where=str(table.declared_at), hint="ingest it instead")
     pinned = _pinned(table, inputs)
-    print_ = fingerprint({"definition": _describe(table), "inputs": {name: each.id for name, each in pinned.items()}})
+    print_ = _fingerprint(table, {name: each.id for name, each in pinned.items()})
     if not force and (current := _up_to_date(lake, table.name, print_)) is not None:
         return Derived(current, True)
     said = {DERIVATION: print_, INPUTS: json.dumps({name: each.id for name, each in pinned.items()})}
     with engine.session():
         where = _compute(engine, table, pinned)
         _refuse(engine, table, where)
-        rows = engine.output(f"SELECT * FROM {_ROWS}")
+        columns = engine.schema(_ROWS).names
+        rows = engine.output(with_pushed(engine, _ROWS, columns, pushed_rows(lake, table), table.keys))
         return Derived(lake.overwrite(table.name, rows, properties=said), False)
+
+
+def defined_otherwise(table: Table, snapshot: Snapshot) -> bool:
+    """Whether a snapshot of a derived table was made by another definition than the given one.
+
+    Newer inputs do not count. What was not derived, or does not say from what, counts as made by another.
+    """
+    said = snapshot.properties
+    return DERIVATION not in said or said[DERIVATION] != _fingerprint(table, json.loads(said.get(INPUTS, "{}")))
+
+
+def _fingerprint(table: Table, inputs: Mapping[str, int]) -> str:
+    return fingerprint({"definition": _describe(table), "inputs": inputs})
 
 
 def _pinned(table: Table, inputs: Mapping[str, Snapshot]) -> dict[str, Snapshot]:
@@ -199,7 +215,8 @@ def _refuse(engine: Engine, table: Table, where: str) -> None:
             raise DataError(
                 f'{table.subject} gives timestamps without a time zone in column "{name}"',
                 where=where,
-                hint=f"make instants of them, such as {_INSTANTS[engine.dialect].format(name)} in a mp.sql_table",
+                hint="make instants of them with their zone, such as"
+                f" {_INSTANTS[engine.dialect].format(name)} in a mp.sql_table",
             )
     refuse_no_instant(engine, _ROWS, table, where)
     refuse_bad_keys(engine, _ROWS, table.keys, where)

@@ -12,6 +12,7 @@ from millpond.core.errors import DataError, SchemaMismatch
 from millpond.core.fingerprints import file_digest, fingerprint
 from millpond.definitions.tables import Table, WriteMode
 from millpond.lake.casting import SourceColumn, source_columns, source_relation
+from millpond.lake.events import pushed_rows, with_pushed
 from millpond.lake.keys import refuse_bad_keys, refuse_known_keys, refuse_no_instant
 from millpond.lake.ports import Engine, Lake, Snapshot
 from millpond.lake.schema import quoted
@@ -151,10 +152,15 @@ class _Ingest:
         if self.mode == "append" and current is not None:
             refuse_known_keys(engine, _ROWS, current, table.keys, where)
         try:
-            return self._store(engine.reader(f"SELECT * FROM {_ROWS}"), said), count
+            return self._store(engine.reader(self._result(columns)), said), count
         except SchemaMismatch as error:
             hint = f"{error.hint}; or declare the column's type in types="
             raise SchemaMismatch(error.what, where=f"{where}, into {error.where}", hint=hint) from error
+
+    def _result(self, columns: Sequence[SourceColumn]) -> str:
+        """The rows to write; a table that is overwritten keeps the pushed rows that the sources say nothing of."""
+        pushed = pushed_rows(self.lake, self.table) if self.mode == "overwrite" and self.table.keys else None
+        return with_pushed(self.engine, _ROWS, [each.name for each in columns], pushed, self.table.keys)
 
     def _store(self, rows: pa.RecordBatchReader, said: Mapping[str, str]) -> Snapshot:
         name = self.table.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 
 from millpond.core.errors import MissingExtra, SettingsError, Unavailable
 
+_CONNECT_PORT = 15002
+_KNOCK_SECONDS = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 #: What every session needs for the same values as on the other engines.
@@ -101,6 +104,7 @@ def _connect(remote: str, conf: Mapping[str, str]) -> Any:
     except ImportError as error:
         raise MissingExtra("Spark Connect needs its client", hint="pip install 'millpond[spark]'") from error
     try:
+        _knock(remote)  # the client by itself tries for ten minutes
         builder = SparkSession.builder.remote(remote)
         for name, value in conf.items():
             builder = builder.config(name, value)
@@ -112,6 +116,12 @@ def _connect(remote: str, conf: Mapping[str, str]) -> Any:
             hint="start the server, or mend `remote` in the profile's section spark",
         ) from error
     return session
+
+
+def _knock(remote: str) -> None:
+    """Raise OSError unless something listens at the server's address."""
+    place = urlsplit(_address(remote))
+    socket.create_connection((place.hostname or "", place.port or _CONNECT_PORT), timeout=_KNOCK_SECONDS).close()
 
 
 def _address(remote: str) -> str:

@@ -1,18 +1,18 @@
-"""Features for requests, looked up in the lake as of each row's instant, with the code of the version that asks."""
+"""Features for requests as of each row's instant, with the code of the version that asks: from the lake's snapshots."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import RequestError
 from millpond.core.time import now
-from millpond.definitions.features import Entity
+from millpond.definitions.features import Entity, Features
 from millpond.definitions.models import Model
 from millpond.features.ports import AT, PinnedView
-from millpond.lake.ports import Engine, Snapshot, TableReader
+from millpond.lake.current import Snapshots
+from millpond.lake.ports import Engine
 from millpond.serving.ports import Featurized, ServedModel
 
 if TYPE_CHECKING:
@@ -20,36 +20,15 @@ if TYPE_CHECKING:
 
 _ROW = "__row"
 _SPINE = "millpond_request"
-
-
-class Snapshots(Protocol):
-    """Says which snapshot of a table features are read from."""
-
-    def of(self, table: str) -> Snapshot: ...
-
-
-class CurrentSnapshots:
-    """The current snapshot of tables, asked of the catalog at most once a second each."""
-
-    def __init__(self, lake: TableReader, *, max_age: float = 1.0) -> None:
-        self._lake = lake
-        self._max_age = max_age
-        self._known: dict[str, tuple[float, Snapshot]] = {}
-
-    def of(self, table: str) -> Snapshot:
-        asked, snapshot = self._known.get(table, (float("-inf"), None))
-        if snapshot is None or time.monotonic() - asked > self._max_age:
-            snapshot = self._lake.snapshot(table)
-            self._known[table] = (time.monotonic(), snapshot)
-        return snapshot
+_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN", "string": "VARCHAR"}
 
 
 class LakeFeaturizer:
     """Implements `serving.ports.Featurizer` on the lake's current snapshots. Used by one thread at a time."""
 
     def __init__(self, model: Model, served: ServedModel, engine: Engine, snapshots: Snapshots) -> None:
-        self._model = model
-        self._served = served
+        self.model = model
+        self.served = served
         self._engine = engine
         self._snapshots = snapshots
 
@@ -59,42 +38,54 @@ class LakeFeaturizer:
         Raises:
             RequestError: A row names an entity that no source table has ever held, and the entity refuses those.
         """
-        import pyarrow as pa
+        instants = row_instants(self.served, rows, as_of)
+        self.refuse_unknown(self.model.entities, rows, instants)
+        joined, snapshots = self.look_up(self.model.views, rows, instants)
+        inputs = model_inputs(self.model, self.served, rows, joined)
+        return Featurized(inputs, tuple(instants), snapshots)
 
-        from millpond.features.request import apply_request_features
-
-        instants = self._instants(rows, as_of)
-        views = [PinnedView(view, self._snapshots.of(view.source.name)) for view in self._model.views]
-        spine = rows.append_column(AT, pa.array(instants, pa.timestamp("us", "UTC")))
-        spine = spine.append_column(_ROW, pa.array(range(rows.num_rows), pa.int64()))
-        self._engine.register(_SPINE, spine)
-        joined = self._join(views, spine)
-        computed = apply_request_features(self._model.request_features, rows, verify=False)
-        columns = {name: table[name] for table in (rows, computed, joined) for name in table.column_names}
-        wanted = self._served.inputs
-        inputs = pa.table([columns[name].cast(_arrow_type(kind)) for name, kind in wanted.items()], names=list(wanted))
-        return Featurized(inputs, tuple(instants), {each.view.source.name: each.snapshot.id for each in views})
-
-    def _instants(self, rows: pa.Table, as_of: datetime | None) -> list[datetime]:
-        if as_of is not None:
-            return [as_of] * rows.num_rows
-        moment = now()
-        if self._served.at is None or self._served.at not in rows.column_names:
-            return [moment] * rows.num_rows
-        return [min(each or moment, moment) for each in rows[self._served.at].to_pylist()]
-
-    def _join(self, views: Sequence[PinnedView], spine: pa.Table) -> pa.Table:
+    def look_up(
+        self, views: Sequence[Features], rows: pa.Table, instants: Sequence[datetime]
+    ) -> tuple[Mapping[str, pa.ChunkedArray[Any]], Mapping[str, int]]:
+        """The features of views, one value a row, in order; and the snapshots that they were computed from."""
         from millpond.features.point_in_time import join_features
 
         if not views:
-            return spine.select([])
+            return {}, {}
+        pinned = [PinnedView(view, self._snapshots.of(view.source.name)) for view in views]
+        self._register(rows, instants)
         with self._engine.session():
-            for entity in self._model.entities:
-                if entity.unknown == "refuse":
-                    self._refuse_unknown(entity, [each for each in views if each.view.entity.name == entity.name])
-            relation = join_features(self._engine, _SPINE, AT, views)
-            names = ", ".join(f'"{column}"' for each in views for column in each.view.columns)
-            return self._engine.reader(f'SELECT {names} FROM {relation} ORDER BY "{_ROW}"').read_all()
+            relation = join_features(self._engine, _SPINE, AT, pinned)
+            # The engine casts, as it does for training: Arrow makes another float of some decimals.
+            types = {name: _SQL_TYPES[kind] for name, kind in self.served.inputs.items()}
+            features = [column for view in views for column in view.columns]
+            names = ", ".join(f'CAST("{column}" AS {types[column]}) AS "{column}"' for column in features)
+            found = self._engine.reader(f'SELECT {names} FROM {relation} ORDER BY "{_ROW}"').read_all()
+        columns = {name: found[name] for name in found.column_names}
+        return columns, {each.view.source.name: each.snapshot.id for each in pinned}
+
+    def refuse_unknown(self, entities: Sequence[Entity], rows: pa.Table, instants: Sequence[datetime]) -> None:
+        """Refuse rows whose key no source table of the model's views has ever held, for entities that want that.
+
+        Raises:
+            RequestError: There is one.
+        """
+        refusing = [entity for entity in entities if entity.unknown == "refuse"]
+        if not refusing:
+            return
+        self._register(rows, instants)
+        with self._engine.session():
+            for entity in refusing:
+                views = [view for view in self.model.views if view.entity.name == entity.name]
+                pinned = [PinnedView(view, self._snapshots.of(view.source.name)) for view in views]
+                if pinned:
+                    self._refuse_unknown(entity, pinned)
+
+    def _register(self, rows: pa.Table, instants: Sequence[datetime]) -> None:
+        import pyarrow as pa
+
+        spine = rows.append_column(AT, pa.array(instants, pa.timestamp("us", "UTC")))
+        self._engine.register(_SPINE, spine.append_column(_ROW, pa.array(range(rows.num_rows), pa.int64())))
 
     def _refuse_unknown(self, entity: Entity, views: Sequence[PinnedView]) -> None:
         keys = ", ".join(f'"{key}"' for key in entity.keys)
@@ -109,9 +100,33 @@ class LakeFeaturizer:
             tables = ", ".join(sorted({each.view.source.name for each in views}))
             raise RequestError(
                 f"Unknown {entity.name}: {values}",
-                where=f"model {self._served.model}, column {', '.join(entity.keys)}",
+                where=f"model {self.served.model}, column {', '.join(entity.keys)}",
                 hint=f'no row of {tables} has this key; Entity("{entity.name}", unknown="allow") would predict anyway',
             )
+
+
+def row_instants(served: ServedModel, rows: pa.Table, as_of: datetime | None) -> list[datetime]:
+    """The instant of each row: `as_of`, else the row's own where that has passed, else now."""
+    if as_of is not None:
+        return [as_of] * rows.num_rows
+    moment = now()
+    if served.at is None or served.at not in rows.column_names:
+        return [moment] * rows.num_rows
+    return [min(each or moment, moment) for each in rows[served.at].to_pylist()]
+
+
+def model_inputs(
+    model: Model, served: ServedModel, rows: pa.Table, looked_up: Mapping[str, pa.ChunkedArray[Any]]
+) -> pa.Table:
+    """The model's raw inputs: the request's own columns, what is computed from them, and what was looked up."""
+    import pyarrow as pa
+
+    from millpond.features.request import apply_request_features
+
+    computed = apply_request_features(model.request_features, rows, verify=False)
+    columns = {name: table[name] for table in (rows, computed) for name in table.column_names} | dict(looked_up)
+    wanted = served.inputs
+    return pa.table([columns[name].cast(_arrow_type(kind)) for name, kind in wanted.items()], names=list(wanted))
 
 
 def _by_source(views: Sequence[PinnedView]) -> Iterator[PinnedView]:

@@ -19,8 +19,6 @@ from millpond.platform.read_models import (
     CheckView,
     ColumnView,
     Edge,
-    FeatureLine,
-    FeatureViewPage,
     FeatureViewSummary,
     Overview,
     Reference,
@@ -50,7 +48,7 @@ def overview(platform: Platform, state: model_pages.StateOf) -> Overview:
     return Overview(
         project=platform.settings.name,
         tables=tuple(_summary(platform, name, checks.get(name, ())) for name in definitions.tables),
-        views=tuple(_view_summary(platform, view) for view in definitions.views.values()),
+        views=tuple(view_summary(platform, view) for view in definitions.views.values()),
         models=tuple(models),
         deployments=tuple(deployments),
         edges=tuple(_edges(platform))
@@ -76,13 +74,6 @@ def table_page(platform: Platform, name: str) -> TablePage:
         sample=tuple(tuple(row) for row in sample),
         read_by=tuple(edge.target for edge in _edges(platform) if edge.source == Reference("table", name)),
     )
-
-
-def feature_view_page(platform: Platform, name: str) -> FeatureViewPage:
-    """All about a feature view."""
-    view = platform.definitions.view(name)
-    lines = tuple(FeatureLine(feature, str(each)) for feature, each in view.features.items())
-    return FeatureViewPage(_view_summary(platform, view), lines, view.event_time, view.known_time)
 
 
 def _require_table(platform: Platform, name: str) -> None:
@@ -156,7 +147,8 @@ def _note(snapshot: Snapshot) -> str:
     return "derived" if DERIVATION in said else ""
 
 
-def _view_summary(platform: Platform, view: Features) -> FeatureViewSummary:
+def view_summary(platform: Platform, view: Features) -> FeatureViewSummary:
+    """A feature view in one line."""
     users = [model.name for model in platform.definitions.models.values() if view.name in {v.name for v in model.views}]
     return FeatureViewSummary(
         name=view.name,

@@ -12,10 +12,13 @@ from urllib.parse import quote
 from millpond.core import errors
 from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
 from millpond.core.time import parse_instant
-from millpond.platform import release, versions
+from millpond.definitions.project import Definitions
+from millpond.monitoring.report import SkewReport
+from millpond.platform import events, release, skew, versions
+from millpond.platform.events import Acknowledged
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import records_to_arrow
-from millpond.platform.read_models import Answer, Promotion
+from millpond.platform.read_models import Answer, Promotion, SkewRequest
 from millpond.serving.ports import ServedModel
 from millpond.serving.protocol import format_request
 from millpond.settings.project import Settings
@@ -26,8 +29,9 @@ _TIMEOUT_SECONDS = 60.0
 class PlatformOperations:
     """Predicts through the worker behind a Unix socket, and promotes. Safe across threads."""
 
-    def __init__(self, settings: Settings, worker: Path) -> None:
+    def __init__(self, settings: Settings, definitions: Definitions, worker: Path) -> None:
         self._settings = settings
+        self._definitions = definitions
         self._worker = worker
         self._local = threading.local()
 
@@ -53,10 +57,25 @@ class PlatformOperations:
         release.promote(platform, model, version, why=why.strip())
         return Promotion(model, version, before.number if before else None, user, why.strip())
 
+    def push(self, table: str, rows: Sequence[Mapping[str, Any]], user: str) -> Acknowledged:
+        """See `read_models.Operations`."""
+        return events.push(self._platform(user), table, rows)
+
+    def measure_skew(self, model: str, wanted: SkewRequest, user: str) -> SkewReport:
+        """See `read_models.Operations`."""
+        return skew.measure_skew(
+            self._platform(user),
+            model,
+            version=wanted.version,
+            sample=wanted.sample,
+            since=wanted.since,
+            until=wanted.until,
+        )
+
     def _platform(self, user: str) -> Platform:
         found: Platform | None = getattr(self._local, "platform", None)
         if found is None:
-            found = self._local.platform = Platform(self._settings)
+            found = self._local.platform = Platform(self._settings, definitions=self._definitions)
         found.user = user
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,8 @@ from millpond.settings.project import Settings, load_settings
 
 if TYPE_CHECKING:
     from millpond.access.store import AccessStore
+    from millpond.features.online.ports import OnlineStore, ViewState
+    from millpond.lake.current import CurrentSnapshots
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.iceberg import IcebergLake
     from millpond.lake.ports import Engine
@@ -29,23 +31,59 @@ class Platform:
         settings: The project's settings.
         user: Who acts; recorded with everything that is written.
         listener: Told of the steps of the use cases.
+        definitions: What the project declares; read from its files when first needed, unless given.
     """
 
-    def __init__(self, settings: Settings, *, user: str | None = None, listener: Listener = silent) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        user: str | None = None,
+        listener: Listener = silent,
+        definitions: Definitions | None = None,
+    ) -> None:
         self.settings = settings
         self.user = user or getpass.getuser()
         self.listener = listener
+        self._definitions = definitions
 
     @cached_property
     def definitions(self) -> Definitions:
         """What the project declares, validated."""
-        return load_definitions(self.settings.definitions)
+        return self._definitions or load_definitions(self.settings.definitions)
 
     @cached_property
     def lake(self) -> IcebergLake:
         from millpond.lake.iceberg import IcebergLake
 
         return IcebergLake(self.settings.lake)
+
+    @cached_property
+    def snapshots(self) -> CurrentSnapshots:
+        """The current snapshots of tables, asked of the catalog once a second."""
+        from millpond.lake.current import CurrentSnapshots
+
+        return CurrentSnapshots(self.lake)
+
+    @property
+    def has_online(self) -> bool:
+        """Whether anything was ever pushed, or kept for lookups."""
+        return self.settings.profile.redis is not None or self.settings.online.exists()
+
+    @property
+    def online_states(self) -> list[ViewState]:
+        """What the online store holds, by view name."""
+        return self.online.states() if self.has_online else []
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """The newest state of every entity, for lookups."""
+        from millpond.features.online.lmdb import LmdbStore
+
+        redis = self.settings.profile.redis
+        if redis is not None:
+            return _shared_store(self.settings.online, redis, self.settings.name)
+        return LmdbStore(self.settings.online)
 
     @cached_property
     def store(self) -> MLflowStore:
@@ -55,7 +93,7 @@ class Platform:
 
     @cached_property
     def access(self) -> AccessStore:
-        """Identities, tokens, and the audit log."""
+        """Identities, tokens, the audit log, and what definitions meant."""
         from millpond.access.store import AccessStore
 
         self.settings.state.mkdir(parents=True, exist_ok=True)
@@ -121,6 +159,15 @@ class Platform:
             yield engine
         finally:
             engine.close()
+
+
+@cache
+def _shared_store(replica: Path, redis: str, project: str) -> OnlineStore:
+    """One a process, whatever its number of platforms: it follows Redis with a thread of its own."""
+    from millpond.features.online.lmdb import LmdbStore
+    from millpond.features.online.redis import RedisStore
+
+    return RedisStore(redis, LmdbStore(replica), project=project)
 
 
 def open_project(

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import NotFound, RequestError
 from millpond.core.names import did_you_mean
-from millpond.core.time import parse_instant
+from millpond.core.values import read_value
+from millpond.lake.current import CurrentSnapshots
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.batch_receipts import SCORED, pin_sources
-from millpond.platform.featurizing import CurrentSnapshots, LakeFeaturizer
+from millpond.platform.events import land
+from millpond.platform.featurizing import LakeFeaturizer
+from millpond.platform.online_featurizing import OnlineFeaturizer
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 from millpond.registry.ports import Version
-from millpond.serving.ports import Prediction, PredictionSink, RequestColumn, ServedModel
+from millpond.serving.ports import Featurizer, Prediction, PredictionSink, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,12 +33,21 @@ if TYPE_CHECKING:
 _LOG_SNAPSHOTS = 30
 
 
-def load_predictor(platform: Platform, version: Version, log: PredictionSink, engine: DuckDBEngine) -> Predictor:
-    """A version ready to answer, with its own code, looking features up through `engine`."""
+def load_predictor(
+    platform: Platform, version: Version, log: PredictionSink, engine: DuckDBEngine, *, online: bool = True
+) -> Predictor:
+    """A version ready to answer, with its own code; it looks features up online, or else through `engine`.
+
+    Without `online` all features are computed from the lake, which is the faster way for many rows at once.
+    """
     from millpond.serving.predictor import Predictor
 
     loaded = versions.load(platform, version)
-    featurizer = LakeFeaturizer(loaded.model, loaded.served, engine, CurrentSnapshots(platform.lake))
+    snapshots = CurrentSnapshots(platform.lake)
+    featurizer: Featurizer = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
+    if online and loaded.model.views:
+        lake = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
+        featurizer = OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land(platform, tables))
     return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
 
 
@@ -72,8 +84,9 @@ def predict_batch(platform: Platform, model: str, source: str, target: str) -> S
 
     if target in platform.definitions.tables:
         raise RequestError(f"{target} is a table that the project declares", hint="name another table with --to")
+    land(platform)
     snapshot = platform.lake.snapshot(source)
-    with _champion_predictor(platform, model) as predictor, platform.engine() as engine:
+    with _champion_predictor(platform, model, online=False) as predictor, platform.engine() as engine:
         served = predictor.served
         declared = platform.definitions.tables.get(source)
         keys = declared.keys if declared else ()
@@ -135,52 +148,12 @@ def records_to_arrow(records: Sequence[Mapping[str, Any]], served: ServedModel) 
 
 
 def _value(value: Any, column: RequestColumn, index: int) -> Any:
-    if value is None or (isinstance(value, str) and not value and column.type != "string"):
-        return None
     try:
-        return _READERS[column.type](value)
-    except (TypeError, ValueError) as error:
+        return read_value(value, column.type)
+    except ValueError as error:
         where = f"row {index}, {column.name}"
         hint = f"the column is of type {column.type}"
         raise RequestError(f"{value!r} is no {column.type}: {error}", where=where, hint=hint) from error
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
-    raise ValueError("write true or false")
-
-
-def _integer(value: Any) -> int:
-    number = int(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or int(number) != number:
-        raise ValueError("it is no whole number")
-    return int(number)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError("it is a boolean")
-    return float(value)
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"it is a {type(value).__name__}; put it in quotes")
-    return value
-
-
-def _moment(value: Any) -> datetime:
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError("it names no time zone")
-        return value
-    return parse_instant(value)
-
-
-_READERS = {"bool": _boolean, "int64": _integer, "float64": _number, "string": _string, "instant": _moment}
 
 
 def _batch_columns(served: ServedModel, snapshot: Snapshot, keys: Sequence[str]) -> list[str]:
@@ -194,7 +167,7 @@ def _batch_columns(served: ServedModel, snapshot: Snapshot, keys: Sequence[str])
 
 
 @contextmanager
-def _champion_predictor(platform: Platform, model: str) -> Iterator[Predictor]:
+def _champion_predictor(platform: Platform, model: str, *, online: bool = True) -> Iterator[Predictor]:
     from millpond.serving.prediction_log import PredictionLog
 
     log = PredictionLog(platform.settings.spool)
@@ -204,6 +177,6 @@ def _champion_predictor(platform: Platform, model: str) -> Iterator[Predictor]:
         raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
     try:
         with platform.engine() as engine:
-            yield load_predictor(platform, version, log, engine)
+            yield load_predictor(platform, version, log, engine, online=online)
     finally:
         log.close()

@@ -1,4 +1,4 @@
-"""What the faces show, and the two things they do: plain data, and the narrow ports through which it comes.
+"""What the faces show, and the few things they do: plain data, and the narrow ports through which it comes.
 
 Command line, server, console and notebooks share these. Every value is plain Python: text, numbers, booleans, aware
 instants in UTC, tuples and mappings of those. Ports are safe across threads and may block; an answer is one consistent
@@ -11,7 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from millpond.platform.events import Acknowledged
+
+from millpond.monitoring.report import SkewReport
+from millpond.platform.feature_models import (
+    CatalogLine,
+    FeatureLine,
+    Freshness,
+    LineageStep,
+    StatisticsBasis,
+    ViewUse,
+    ViewVersion,
+)
 
 CheckState = Literal["none", "passed", "warning", "failed"]
 DeploymentState = Literal["live", "starting", "failed"]
@@ -140,21 +154,36 @@ class FeatureViewSummary:
 
 
 @dataclass(frozen=True)
-class FeatureLine:
-    """One feature; `declared` is how it was written, such as `mean("dep_delay", over="1h")`."""
-
-    name: str
-    declared: str
-
-
-@dataclass(frozen=True)
 class FeatureViewPage:
-    """All about a feature view; `time` and `known` are the columns that say when a row happened and became known."""
+    """All about a feature view.
+
+    Attributes:
+        summary: As in the overview.
+        features: In order of declaration.
+        time: The column that says when a row happened.
+        known: The column that says when it became known.
+        owner: As declared.
+        tags: As declared.
+        freshness: How new its values can be.
+        basis: What the features' statistics were computed over; None where no training set holds the view.
+        lineage: The tables that it is computed from, inputs first; the last is its source.
+        versions: The meanings that it has had, newest first.
+        uses: Model versions that were trained with it, newest first, and the champions of all models.
+        pending: How what is declared differs from what was applied last, in words.
+    """
 
     summary: FeatureViewSummary
     features: tuple[FeatureLine, ...]
     time: str | None
     known: str | None
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    freshness: Freshness = field(default_factory=Freshness)
+    basis: StatisticsBasis | None = None
+    lineage: tuple[LineageStep, ...] = ()
+    versions: tuple[ViewVersion, ...] = ()
+    uses: tuple[ViewUse, ...] = ()
+    pending: tuple[str, ...] = ()
 
 
 # --- models and versions ----------------------------------------------------------------------------------------------
@@ -509,12 +538,26 @@ class Answer:
         return f"/predictions/{self.prediction_id}"
 
 
+@dataclass(frozen=True)
+class SkewRequest:
+    """What is to be measured; see `platform.skew.measure_skew`."""
+
+    version: int | None = None
+    sample: int | None = 10_000
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 class LakeReader(Protocol):
     """Tables and feature views. Names that do not exist raise NotFound, with a close match as hint."""
 
     def overview(self) -> Overview: ...
 
     def table(self, name: str) -> TablePage: ...
+
+    def features(self, search: str = "") -> Sequence[CatalogLine]:
+        """The features whose line has every word of `search`; "tag:WORD" and "owner:WORD" look there alone."""
+        ...
 
     def feature_view(self, name: str) -> FeatureViewPage: ...
 
@@ -543,7 +586,15 @@ class PredictionReader(Protocol):
         ...
 
 
-class Reader(LakeReader, ModelReader, PredictionReader, Protocol):
+class SkewReader(Protocol):
+    """Measured skew."""
+
+    def skew(self, model: str, version: int | None = None) -> SkewReport:
+        """The newest measurement of a model, or of one of its versions; raises NotFound where there is none."""
+        ...
+
+
+class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, Protocol):
     """Everything that is shown."""
 
 
@@ -574,5 +625,18 @@ class Operations(Protocol):
         Raises:
             NotFound: No such model or version.
             RequestError: `why` is blank.
+        """
+        ...
+
+    def push(self, table: str, rows: Sequence[Mapping[str, Any]], user: str) -> Acknowledged:
+        """Push events into a table; see `millpond.platform.events.push`, with its errors."""
+        ...
+
+    def measure_skew(self, model: str, wanted: SkewRequest, user: str) -> SkewReport:
+        """Recompute served feature values from the lake, compare, and keep the measurement.
+
+        Raises:
+            NotFound: No such model or version, or no prediction of it is logged in the window.
+            RequestError: The sample or the window is empty, or the model takes no features.
         """
         ...

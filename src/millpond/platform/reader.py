@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from millpond.definitions.project import Definitions
-from millpond.platform import lake_pages, model_pages, receipts
+from millpond.monitoring.report import SkewReport
+from millpond.platform import catalog, lake_pages, model_pages, receipts, skew
+from millpond.platform.feature_models import CatalogLine
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
     DeploymentState,
@@ -60,8 +62,11 @@ class PlatformReader:
     def table(self, name: str) -> TablePage:
         return lake_pages.table_page(self._platform, name)
 
+    def features(self, search: str = "") -> Sequence[CatalogLine]:
+        return catalog.features(self._platform, search)
+
     def feature_view(self, name: str) -> FeatureViewPage:
-        return lake_pages.feature_view_page(self._platform, name)
+        return catalog.feature_view(self._platform, name)
 
     def model(self, name: str) -> ModelPage:
         return model_pages.model_page(self._platform, name, self._state)
@@ -77,3 +82,6 @@ class PlatformReader:
 
     def predictions(self, model: str | None = None, limit: int = 50) -> Sequence[PredictionLine]:
         return receipts.newest(self._platform, model, limit)
+
+    def skew(self, model: str, version: int | None = None) -> SkewReport:
+        return skew.newest_skew(self._platform, model, version)

@@ -11,6 +11,7 @@ from millpond.features.ports import PinnedView
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.batch_receipts import find_in_batches
+from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import FeatureValue, PredictionLine, Receipt, SnapshotRef
 from millpond.serving.ports import Prediction
@@ -26,7 +27,8 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
     """The receipt of a prediction, durable ones that have not yet reached the lake included.
 
     Every looked-up feature is computed again from the snapshots that the prediction names, as of its instant, and
-    compared with the value that was served.
+    compared with the value that was served. A table that had pushed events beside its snapshot is read as it is now,
+    with all of them: what the prediction could not yet see is not visible at its instant.
 
     Raises:
         NotFound: There is no prediction of that id.
@@ -36,7 +38,12 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
     made, logged = find(platform, prediction_id)
     loaded = versions.load(platform, platform.store.version(made.model, made.version))
     lineage = platform.store.lineage(loaded.version)
-    snapshots = {table: _snapshot(platform, table, number) for table, number in made.snapshots.items()}
+    pushed = [table for table, position in made.events.items() if position]
+    land(platform, pushed)
+    snapshots = {
+        table: platform.lake.snapshot(table) if table in pushed else _snapshot(platform, table, number)
+        for table, number in made.snapshots.items()
+    }
     views = [
         PinnedView(view, snapshot)
         for view in loaded.model.views
@@ -148,7 +155,7 @@ def _snapshot(platform: Platform, table: str, number: int) -> Snapshot | None:
 def _reference(table: str, number: int, snapshot: Snapshot | None) -> SnapshotRef:
     if snapshot is None:
         return SnapshotRef(table, number)
-    return SnapshotRef(table, number, snapshot.committed_at, snapshot.rows)
+    return SnapshotRef(table, snapshot.id, snapshot.committed_at, snapshot.rows)
 
 
 def _input(name: str, value: Any, behind: FeatureExplanation | None, *, logged: bool) -> FeatureValue:

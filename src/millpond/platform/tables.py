@@ -14,6 +14,8 @@ from millpond.definitions.project import check_columns, refuse
 from millpond.definitions.tables import SqlDerivation, Table, WriteMode
 from millpond.lake.ports import Engine, Snapshot
 from millpond.platform.alone import alone
+from millpond.platform.applied import record
+from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 
@@ -63,6 +65,7 @@ def ingest(
             current.up_to_date(rows)
         else:
             current.detail = rows
+    record(platform, table)
     return result
 
 
@@ -72,7 +75,7 @@ def ingest_declared(platform: Platform) -> list[Ingested]:
 
 
 def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
-    """Derive and check tables, inputs first; returns the current snapshot of each.
+    """Derive and check tables, inputs first, pushed events included; returns the current snapshot of each.
 
     A table whose code and inputs have not changed is not derived again, and one that passed its checks at this
     snapshot is not checked again. A blocking check that fails stops here: nothing that reads the table is written.
@@ -83,10 +86,13 @@ def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
         DefinitionError: A definition names a column that a table does not have.
     """
     snapshots: dict[str, Snapshot] = {}
+    tables = list(tables)
+    land(platform, [table.name for table in tables])
     with platform.compute() as engine:
         for table in tables:
             with alone(platform, f"table-{table.name}"):
                 snapshots[table.name] = _current(platform, engine, table, snapshots)
+                record(platform, table)
                 known = {name: each.column_names for name, each in snapshots.items()}
                 refuse(check_columns(platform.definitions, known))
                 _check(platform, engine, table, snapshots)

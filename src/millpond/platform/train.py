@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millpond.core.errors import VersionRefused
 from millpond.core.fingerprints import fingerprint
 from millpond.core.time import now
+from millpond.definitions.gates import LiveGate
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
-from millpond.platform import release, versions
+from millpond.platform import live_gates, release, versions
 from millpond.platform.alone import alone
+from millpond.platform.applied import record
 from millpond.platform.loading import definition_files
 from millpond.platform.platform import Platform
 from millpond.platform.progress import Step, step
@@ -74,16 +77,19 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
     if known is not None:
         with step(platform.listener, f"train {model.name}") as current:
             current.up_to_date(f"version {known.number}")
+        record(platform, model)
         return _finish(platform, known)
     # The model store takes seconds to load; it does so beside the fit.
     threading.Thread(target=platform.store.make_ready, daemon=True).start()
     with step(platform.listener, f"train {model.name}") as current:
         champion = _champion(platform, model, examples)
-        trained = _fit(platform, model, examples, champion, current)
+        live = live_gates.judge_champion(platform, model)
+        trained = _fit(platform, model, examples, champion, live, current)
         current.detail = _headline(trained)
     with step(platform.listener, f"register {model.name}") as current:
         version = platform.store.register(_candidate(platform, model, examples, lineage, trained))
         versions.pin(platform, version, lineage)
+        record(platform, model)
         current.detail = f"version {version.number}, loaded and tried in a clean process"
     promoted = _judge(platform, version, trained.gates)
     return TrainResult(
@@ -115,7 +121,14 @@ def _judged(platform: Platform, version: Version) -> bool:
     return any(release.CHALLENGER in each.aliases for each in later)
 
 
-def _fit(platform: Platform, model: Model, examples: TrainingSet, champion: Champion | None, current: Step) -> Trained:
+def _fit(
+    platform: Platform,
+    model: Model,
+    examples: TrainingSet,
+    champion: Champion | None,
+    live: Mapping[LiveGate, GateResult],
+    current: Step,
+) -> Trained:
     from millpond.training.data import TrainingData
     from millpond.training.train import train as fit
 
@@ -135,7 +148,7 @@ def _fit(platform: Platform, model: Model, examples: TrainingSet, champion: Cham
         current.detail = stage if total <= 1 else f"{stage} {done}/{total}"
         platform.listener(current)
 
-    return fit(model, data, champion=champion, progress=progress)
+    return fit(model, data, champion=champion, live=live, progress=progress)
 
 
 def _champion(platform: Platform, model: Model, examples: TrainingSet) -> Champion | None:
@@ -155,14 +168,19 @@ def _champion(platform: Platform, model: Model, examples: TrainingSet) -> Champi
 def _judge(platform: Platform, version: Version, gates: Sequence[GateResult]) -> bool:
     with step(platform.listener, f"judge {version}") as current:
         failed = [gate for gate in gates if not gate.passed]
+        promoted = False
         if failed:
             current.detail = "not promoted: " + "; ".join(gate.reason for gate in failed)
         else:
             why = f"passed {len(gates)} gates" if gates else "no gates are declared"
-            release.promote(platform, version.model, version.number, why=why)
-            current.detail = f"champion: {why}"
+            try:
+                release.promote(platform, version.model, version.number, why=why)
+                current.detail = f"champion: {why}"
+                promoted = True
+            except VersionRefused as error:  # it was asked by its number before it was judged, and served wrong
+                current.detail = f"not promoted: {error.what}"
         platform.store.set_alias(version.model, release.CHALLENGER, version.number)
-    return not failed
+    return promoted
 
 
 def _lineage(platform: Platform, model: Model, examples: TrainingSet, snapshots: Mapping[str, Snapshot]) -> Lineage:

@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from millpond.core.fingerprints import fingerprint
 from millpond.definitions.expressions import expression_text
+from millpond.definitions.meanings import meaning
 from millpond.definitions.models import Model
 from millpond.features.ports import PinnedView, TrainingSetColumns
 from millpond.lake.ports import Snapshot
+from millpond.platform.applied import record
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+#: Property of a training set's snapshot: fingerprints of its views' meanings, by view.
+VIEWS = "views"
+
+#: Training sets are tables below this name.
+PREFIX = "training."
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
         found = _built_before(platform, model, recipe)
         if found is not None:
             current.up_to_date(f"{found.snapshot.rows:,} examples, {len(found.columns.inputs)} inputs")
+            record(platform, *model.views, *model.request_features)
             return found
         views = [PinnedView(view, snapshots[view.source.name]) for view in model.views]
         with platform.compute() as engine, engine.session():
@@ -58,15 +67,17 @@ def training_set(platform: Platform, model: Model, snapshots: Mapping[str, Snaps
                 "columns": json.dumps(asdict(built.columns)),
                 "sources": json.dumps(used),
                 "counts": json.dumps(asdict(built.counts)),
+                VIEWS: json.dumps({view.name: fingerprint(meaning(view)) for view in model.views}),
             }
-            snapshot = platform.lake.overwrite(table_name(model), built.reader, properties=properties)
+            snapshot = platform.lake.overwrite(table_name(model), built.rows, properties=properties)
         current.detail = f"{snapshot.rows:,} examples, {len(built.columns.inputs)} inputs"
+    record(platform, *model.views, *model.request_features)
     return _read(snapshot)
 
 
 def table_name(model: Model) -> str:
     """The lake table that holds a model's training set."""
-    return f"training.{model.name}"
+    return f"{PREFIX}{model.name}"
 
 
 def read_rows(platform: Platform, found: TrainingSet) -> pa.Table:

@@ -16,7 +16,10 @@ from starlette.routing import Route
 
 from millpond.access.ports import AuditEntry, AuditReader, Identity, Verdict
 from millpond.core.errors import RequestError
+from millpond.monitoring.report import SkewReport
 from millpond.platform import read_models as models
+from millpond.platform.events import Acknowledged
+from millpond.platform.feature_models import CatalogLine
 from millpond.server.processes import ChildStatus
 
 PREFIX = "/api/v1"
@@ -36,6 +39,27 @@ class PromoteBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     version: int = Field(ge=1)
     why: str = Field(min_length=1, max_length=2000)
+
+
+class PushBody(BaseModel):
+    """Events of one table: column -> value, instants as ISO 8601 text with an offset."""
+
+    model_config = ConfigDict(extra="forbid")
+    events: list[dict[str, Any]] = Field(min_length=1, max_length=100_000)
+
+
+class SkewBody(BaseModel):
+    """What to measure. `version` is the champion where it is not said; `all` looks at all predictions, not a sample.
+
+    `since` and `until` bound when predictions were answered.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    version: int | None = Field(default=None, ge=1)
+    sample: int = Field(default=10_000, ge=1)
+    all: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +126,19 @@ def calls(
     def promote(ask: Ask) -> models.Promotion:
         return operations.promote(ask.path["model"], ask.body.version, ask.body.why, ask.identity.name)
 
+    def push(ask: Ask) -> Acknowledged:
+        return operations.push(ask.path["table"], ask.body.events, ask.identity.name)
+
+    def measure_skew(ask: Ask) -> SkewReport:
+        body = ask.body
+        wanted = models.SkewRequest(
+            version=body.version,
+            sample=None if body.all else body.sample,
+            since=_aware(body.since, "since"),
+            until=_aware(body.until, "until"),
+        )
+        return operations.measure_skew(ask.path["model"], wanted, ask.identity.name)
+
     def whoami(ask: Ask) -> WhoAmI:
         return WhoAmI(ask.identity.name, ask.identity.kind, ask.request.state.credential)
 
@@ -110,6 +147,22 @@ def calls(
         Call("GET", "/status", "How the parts of the platform are", Status, lambda _: status()),
         Call("GET", "/overview", "The project at a glance", models.Overview, lambda _: reader.overview()),
         Call("GET", "/tables/{table}", "A table", models.TablePage, lambda ask: reader.table(ask.path["table"])),
+        Call(
+            "POST",
+            "/tables/{table}/events",
+            "Push events: durable, and in the next lookup, when it answers",
+            Acknowledged,
+            push,
+            body=PushBody,
+        ),
+        Call(
+            "GET",
+            "/features",
+            "The features whose line has every word of `search`; tag:WORD and owner:WORD look there alone",
+            Sequence[CatalogLine],
+            lambda ask: reader.features(ask.query.get("search", "")),
+            query={"search": str},
+        ),
         Call(
             "GET",
             "/features/{view}",
@@ -140,6 +193,22 @@ def calls(
             models.Promotion,
             promote,
             body=PromoteBody,
+        ),
+        Call(
+            "GET",
+            "/models/{model}/skew",
+            "The newest measurement of skew, of a version or of any",
+            SkewReport,
+            lambda ask: reader.skew(ask.path["model"], ask.query.get("version")),
+            query={"version": int},
+        ),
+        Call(
+            "POST",
+            "/models/{model}/skew",
+            "Recompute served feature values from the lake, and compare",
+            SkewReport,
+            measure_skew,
+            body=SkewBody,
         ),
         Call(
             "GET",
@@ -219,7 +288,7 @@ def _parse(kind: type[BaseModel], body: bytes) -> BaseModel:
         raise RequestError(f"{first['msg']}.", where=where or "body", hint=f"fields: {fields}") from error
 
 
-def _aware(value: datetime | None) -> datetime | None:
+def _aware(value: datetime | None, name: str = "as_of") -> datetime | None:
     if value is not None and value.tzinfo is None:
-        raise RequestError("as_of names no time zone.", where="as_of", hint='add "Z" or an offset such as "+01:00"')
+        raise RequestError(f"{name} names no time zone.", where=name, hint='add "Z" or an offset such as "+01:00"')
     return value.astimezone(UTC) if value is not None else None

@@ -45,13 +45,15 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
     services = Services(
         access=platform.access,
         reader=PlatformReader(settings, platform.definitions, socket),
-        operations=PlatformOperations(settings, socket),
+        operations=PlatformOperations(settings, platform.definitions, socket),
         worker=socket,
         version=__version__,
         cookie=session_cookie(settings.state),
     )
     command = [sys.executable, "-m", "millpond.server.worker", "--project", str(settings.root)]
     command += ["--profile", settings.profile_name, "--socket", str(socket)]
+    upkeep = [sys.executable, "-m", "millpond.server.upkeep", "--project", str(settings.root)]
+    upkeep += ["--profile", settings.profile_name]
     stopping = threading.Event()
     flusher = threading.Thread(target=_keep_flushing, args=(settings, stopping), daemon=True)
     flusher.start()
@@ -70,7 +72,7 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
             services,
             state=settings.state,
             announce=announce,
-            children=[Child("serving", command, socket=socket)],
+            children=[Child("serving", command, socket=socket), Child("upkeep", upkeep)],
             load_mlflow=load_mlflow,
             host=settings.profile.host,
             port=settings.profile.port if port is None else port,

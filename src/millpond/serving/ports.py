@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,11 +59,16 @@ class Featurized:
         inputs: One row a request row, in order; columns in the order of `ServedModel.inputs`.
         as_of: The instant at which each row's features were looked up; UTC.
         snapshots: Table -> snapshot id that features were read from.
+        events: Table -> position of the last pushed event that was seen beside the snapshot; 0 is none.
+        synced_at: Until when the values are known to be complete, where they come from a replica that has lost its
+            original; None where nothing is missing.
     """
 
     inputs: pa.Table
     as_of: tuple[datetime, ...]
     snapshots: Mapping[str, int]
+    events: Mapping[str, int] = field(default_factory=dict)
+    synced_at: datetime | None = None
 
 
 class Featurizer(Protocol):
@@ -104,6 +109,8 @@ class Prediction:
     inputs: Mapping[str, Any]
     snapshots: Mapping[str, int]
     latency_ms: float
+    events: Mapping[str, int] = field(default_factory=dict)
+    synced_at: datetime | None = None
 
 
 class PredictionSink(Protocol):

@@ -18,8 +18,9 @@ PREDICTIONS = "millpond.predictions"
 
 
 def predictions_schema() -> pa.Schema:
-    """One row a prediction; `request`, `inputs` and `snapshots` are JSON objects; instants are UTC microseconds.
+    """One row a prediction; `request`, `inputs`, `snapshots` and `events` are JSON objects.
 
+    Instants are UTC microseconds.
     `output` is the probability of yes, or the number; `answer` is null for regression; `latency_ms` is milliseconds.
     """
     import pyarrow as pa
@@ -39,7 +40,7 @@ def predictions_schema() -> pa.Schema:
         ("latency_ms", pa.float64()),
     ]
     fields = [pa.field(name, kind, nullable=False) for name, kind in required]
-    return pa.schema([*fields[:7], pa.field("answer", pa.bool_()), *fields[7:]])
+    return pa.schema([*fields[:7], pa.field("answer", pa.bool_()), *fields[7:], pa.field("events", pa.string())])
 
 
 def to_table(predictions: Sequence[Prediction]) -> pa.Table:
@@ -60,6 +61,7 @@ def to_table(predictions: Sequence[Prediction]) -> pa.Table:
             "inputs": json_text(each.inputs),
             "snapshots": json_text(each.snapshots),
             "latency_ms": each.latency_ms,
+            "events": json_text(each.events),
         }
         for each in predictions
     ]
@@ -85,4 +87,5 @@ def from_row(row: Mapping[str, Any]) -> Prediction:
         inputs=json.loads(row["inputs"]),
         snapshots=json.loads(row["snapshots"]),
         latency_ms=row["latency_ms"],
+        events=json.loads(row.get("events") or "{}"),
     )

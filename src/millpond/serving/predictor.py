@@ -125,6 +125,8 @@ class Predictor:
                 request=requests[row],
                 inputs=inputs[row],
                 snapshots=featurized.snapshots,
+                events=featurized.events,
+                synced_at=featurized.synced_at,
                 latency_ms=scored.latency_ms,
             )
             for row in range(len(scored.ids))

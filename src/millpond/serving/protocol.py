@@ -84,8 +84,11 @@ def format_response(request: InferRequest, served: ServedModel, predictions: Seq
     document: dict[str, Any] = {"model_name": served.model, "model_version": str(served.version)}
     if request.id is not None:
         document["id"] = request.id
-    if request.as_of is not None:
-        document["parameters"] = {"as_of": format_instant(request.as_of)}
+    parameters = {"as_of": format_instant(request.as_of)} if request.as_of is not None else {}
+    if synced := [each.synced_at for each in predictions if each.synced_at is not None]:
+        parameters["features_synced_at"] = format_instant(min(synced))
+    if parameters:
+        document["parameters"] = parameters
     document["outputs"] = [
         {"name": name, "datatype": tensors[name]["datatype"], "shape": [count], "data": data[name]}
         for name in request.outputs

@@ -7,14 +7,17 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from millpond.core.errors import NotFound, SettingsError
 from millpond.core.names import NAME_RULE, did_you_mean, is_name
 
 FILE_NAME = "millpond.toml"
 STATE_NAME = ".millpond"
+REDIS_RULE = "it is written redis://user:password@host:6379/0, rediss://... with TLS, or unix:///path"
 
 
 _ALLOWED = {
@@ -91,6 +94,7 @@ class Profile(_Section):
         engine: What computes derived tables, checks and training sets. Small reads are always DuckDB's.
         threads: Threads of the query engine and of training; None means one a core.
         memory_limit: Memory of the query engine, such as "4GB"; None means 60 % of the machine's.
+        redis: URL of the Redis or Valkey that servers share their online store through; None keeps it on this machine.
         body_limit: Greatest request body of a prediction, in bytes.
         spark: Where Spark runs, for `engine = "spark"` and for tables that are written for Spark.
     """
@@ -100,9 +104,17 @@ class Profile(_Section):
     port: int = Field(default=8321, ge=1, le=65535)
     threads: int | None = Field(default=None, ge=1)
     memory_limit: str | None = None
+    redis: str | None = Field(default=None, repr=False)
     body_limit: int = Field(default=16 << 20, ge=1024)
     engine: Literal["duckdb", "spark"] = "duckdb"
     spark: SparkSection = Field(default_factory=SparkSection)
+
+    @field_validator("redis")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is not None and not is_redis_url(value):
+            raise PydanticCustomError("redis_url", "no URL of Redis; {rule}", {"rule": REDIS_RULE})
+        return value
 
 
 class _File(_Section):
@@ -141,6 +153,10 @@ class Settings(BaseModel):
         return self.state / "lake"
 
     @property
+    def online(self) -> Path:
+        return self.state / "online"
+
+    @property
     def spool(self) -> Path:
         return self.state / "spool"
 
@@ -169,6 +185,17 @@ class Settings(BaseModel):
         return self.state / "token"
 
 
+def is_redis_url(text: str) -> bool:
+    """Whether a text is a URL of Redis or Valkey."""
+    try:
+        parts = urlsplit(text)
+        return (parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0) or (
+            parts.scheme == "unix" and bool(parts.path)
+        )
+    except ValueError:  # a port that is none
+        return False
+
+
 def find_root(start: Path) -> Path:
     """The nearest folder at or above `start` that holds `millpond.toml`.
 
@@ -189,7 +216,7 @@ def load_settings(
 ) -> Settings:
     """Read the settings of the project at or above `start` (default: MILLPOND_PROJECT, else the working folder).
 
-    The profile is the argument, else MILLPOND_PROFILE, else "local".
+    The profile is the argument, else MILLPOND_PROFILE, else "local". MILLPOND_REDIS overrides its `redis`.
 
     Raises:
         NotFound: There is no project.
@@ -206,12 +233,17 @@ def load_settings(
         raise SettingsError(f"There is no profile {chosen!r}", where=str(path), hint=hint)
     if not is_name(contents.project.name):
         raise SettingsError(f"project.name is {contents.project.name!r}", where=str(path), hint=NAME_RULE)
+    found = profiles[chosen]
+    if variables.get("MILLPOND_REDIS"):
+        if not is_redis_url(variables["MILLPOND_REDIS"]):
+            raise SettingsError("MILLPOND_REDIS is no URL of Redis", where="the environment", hint=REDIS_RULE)
+        found = found.model_copy(update={"redis": variables["MILLPOND_REDIS"]})
     return Settings(
         root=root,
         name=contents.project.name,
         definitions=root / contents.project.definitions,
         profile_name=chosen,
-        profile=profiles[chosen],
+        profile=found,
         token=variables.get("MILLPOND_TOKEN") or None,
     )
 
@@ -238,6 +270,8 @@ def _first(error: ValidationError) -> str:
         return f"{key} is {problem.get('input')!r}"
     if problem["type"] == "value_error":
         return f"{key}: {problem['msg'].removeprefix('Value error, ')}"
+    if problem["type"] == "redis_url":  # it may hold a password
+        return f"{key} is {problem['msg']}"
     return f"{key} is {problem.get('input')!r}: {problem['msg']}"
 
 

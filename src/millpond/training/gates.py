@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from millpond.definitions.gates import Gate
+from millpond.definitions.gates import Gate, LiveGate, MetricGate
 from millpond.training.data import Floats
 from millpond.training.metrics import is_better, metrics
 
@@ -56,7 +57,8 @@ class GateResult:
     Attributes:
         gate: The gate's text, such as "roc_auc >= 0.7".
         passed: The verdict.
-        value: The new version's metric on the test part; None where it is not defined.
+        value: What was judged: the new version's metric on the test part, or the worst share of live traffic; None
+            where it is not defined.
         other: The bound, or the other's metric; None where there is none.
         reason: The verdict in words.
     """
@@ -90,20 +92,32 @@ def score_champion(
 
 
 def judge(
-    gates: Sequence[Gate], task: str, flat: Mapping[str, float], champion: ChampionScores | None
+    gates: Sequence[Gate],
+    task: str,
+    flat: Mapping[str, float],
+    champion: ChampionScores | None,
+    live: Mapping[LiveGate, GateResult] = MappingProxyType({}),
 ) -> tuple[GateResult, ...]:
-    """Judge each gate on the test part, in order.
+    """Judge each gate, in order: those on metrics on the test part; for those on live traffic their given results.
 
     Args:
         gates: The declarations.
         task: The model's task.
         flat: Holds "test.<metric>" and "baseline.test.<metric>".
         champion: The champion on the same rows; None where no version serves.
+        live: Results of the gates on live traffic; one that is not there fails.
     """
-    return tuple(_judge(gate, task, flat, champion) for gate in gates)
+    return tuple(
+        _judge(gate, task, flat, champion) if isinstance(gate, MetricGate) else live.get(gate, _unjudged(gate))
+        for gate in gates
+    )
 
 
-def _judge(gate: Gate, task: str, flat: Mapping[str, float], champion: ChampionScores | None) -> GateResult:
+def _unjudged(gate: LiveGate) -> GateResult:
+    return GateResult(str(gate), False, None, None, "live traffic was not looked at")
+
+
+def _judge(gate: MetricGate, task: str, flat: Mapping[str, float], champion: ChampionScores | None) -> GateResult:
     value = flat.get(f"test.{gate.metric}")
     if value is None:
         return GateResult(str(gate), False, None, None, f"{gate.metric} is not defined on this test part")
@@ -122,7 +136,7 @@ def _judge(gate: Gate, task: str, flat: Mapping[str, float], champion: ChampionS
     return _compared(gate, task, value, champion.metrics.get(gate.metric), name)
 
 
-def _compared(gate: Gate, task: str, value: float, other: float | None, name: str) -> GateResult:
+def _compared(gate: MetricGate, task: str, value: float, other: float | None, name: str) -> GateResult:
     if other is None:
         return GateResult(str(gate), False, value, None, f"{gate.metric} of {name} is not defined on this test part")
     passed = is_better(task, gate.metric, value, other, gate.bound)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from millpond.definitions.gates import LiveGate
 from millpond.definitions.models import Classification, Model
 from millpond.training.data import Floats, Rows, TrainingData, labels, ordered, require_usable
 from millpond.training.evaluation import (
@@ -130,7 +132,12 @@ class _Clock:
 
 
 def train(
-    model: Model, data: TrainingData, *, champion: Champion | None = None, progress: Progress | None = None
+    model: Model,
+    data: TrainingData,
+    *,
+    champion: Champion | None = None,
+    live: Mapping[LiveGate, GateResult] = MappingProxyType({}),
+    progress: Progress | None = None,
 ) -> Trained:
     """Train a model on a training set, and judge it.
 
@@ -141,6 +148,7 @@ def train(
         model: The declaration.
         data: The training set.
         champion: The version that serves now; None where there is none.
+        live: Results of the gates that are judged on live traffic; one that is not there fails.
         progress: Told of each stage and of each trial.
 
     Raises:
@@ -193,7 +201,7 @@ def train(
         split=split,
         evaluation=evaluation,
         baseline=trivial,
-        gates=judge(model.gates, model.task.kind, flat, scores),
+        gates=judge(model.gates, model.task.kind, flat, scores, live),
         champion=scores,
         tuning=tuning,
         summary=summary,

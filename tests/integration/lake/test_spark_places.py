@@ -59,7 +59,7 @@ def start(tmp_path_factory):
     environment = {
         **os.environ,
         "SPARK_HOME": str(home),
-        "SPARK_DAEMON_MEMORY": "256m",
+        "SPARK_DAEMON_MEMORY": "768m",
         "SPARK_LOCAL_IP": HERE,
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOG_DIR": str(folder),

@@ -10,7 +10,10 @@ from millpond.core.errors import NotFound, RequestError
 from millpond.core.ids import new_id
 from millpond.core.names import did_you_mean
 from millpond.core.time import now
+from millpond.monitoring.report import FeatureSkew, SkewExample, SkewReport
+from millpond.platform import feature_models as f
 from millpond.platform import read_models as m
+from millpond.platform.events import Acknowledged
 
 REPORT = """<!doctype html><html><head><meta charset="utf-8"><title>late_arrival 3</title>
 <style>body{font:15px system-ui;margin:2rem;background:#fff;color:#222}</style></head>
@@ -43,6 +46,7 @@ class ExamplePlatform:
         self.receipts: dict[str, m.Receipt] = {}
         self.champion = 2
         self.promotions: list[m.Promotion] = []
+        self.measured: list[SkewReport] = []
 
     # --- Reader
 
@@ -115,10 +119,51 @@ class ExamplePlatform:
             (m.Reference("view", "airport_traffic"), m.Reference("model", "late_arrival")),
         )
 
+    def features(self, search: str = "") -> list[f.CatalogLine]:
+        lines = [
+            f.CatalogLine(
+                name, feature, f"{name}__{feature}", 'mean("dep_delay", over="1h")', "float",
+                "Fahrenheit, at the airport" if feature == "temp" else "", f"What is known of the {entity}.",
+                entity, source, every,
+                "ann", ("weather",) if source == "weather" else ("traffic", "core"), self._start, ("late_arrival",), 2,
+            )
+            for name, (entity, source, every, features) in _VIEWS.items()
+            for feature in features
+        ]  # fmt: skip
+        return [each for each in lines if search in (each.name, *(f"tag:{tag}" for tag in each.tags)) or not search]
+
     def feature_view(self, name: str) -> m.FeatureViewPage:
         summary = self._view(name)
-        lines = tuple(m.FeatureLine(f, 'mean("dep_delay", over="1h")') for f in summary.features)
-        return m.FeatureViewPage(summary, lines, "departed_at", "arrived_at")
+        shares = ("0.0", "0.05", "0.25", "0.5", "0.75", "0.95", "1.0")
+        spread = dict(zip(shares, (-3.5, 12.0, 31.25, 54.0, 71.5, 88.0, 100.25), strict=True))
+        numbers = f.FeatureStatistics(0.0123, 318, 52.41, spread, ())
+        texts = f.FeatureStatistics(0.5, 2, None, {}, (("clear", 163000), ("<b>fog</b>", 673)))
+        lines = tuple(
+            f.FeatureLine(
+                each, 'mean("dep_delay", over="1h")', "float", "dep_delay", "", texts if each == "visib" else numbers
+            )
+            for each in summary.features
+        )
+        code = "9d3f6f0d3a4b5c6d7e8f90123456789abcdef012"
+        changes = ("mean_delay_1h: over: 2h -> 1h", 'worst removed: max("dep_delay", over="1d")')
+        return m.FeatureViewPage(
+            summary, lines, "departed_at", "arrived_at", "ann", ("weather", "core"),
+            f.Freshness(self._start, self._start, None),
+            f.StatisticsBasis("flights", 7219002839746010000, self._start, 327346, 3, 1, False),
+            (
+                f.LineageStep("raw_flights", (), ("flights.csv.zip",), 7219002839746010000, self._start, 336776, 1),
+                f.LineageStep("flights", ("raw_flights", "airports"), (), 7219002839746010001, self._start, 336776, 2),
+            ),
+            (
+                f.ViewVersion(2, "b2c9", self._start, "ann", code, True, True, False, {}, changes),
+                f.ViewVersion(1, "a1b2", self._start, "bob", None, False, False, False, {}, ()),
+            ),
+            (
+                f.ViewUse("late_arrival", 3, ("challenger",), 2, False),
+                f.ViewUse("late_arrival", 2, ("champion",), 1, False),
+            ),
+            ("temp: within: 3h -> 6h",),
+        )  # fmt: skip
 
     def model(self, name: str) -> m.ModelPage:
         summary = self._model(name)
@@ -180,15 +225,54 @@ class ExamplePlatform:
             if model in (None, r.model)
         ][:limit]
 
+    def skew(self, model: str, version: int | None = None) -> SkewReport:
+        self._model(model)
+        found = [each for each in self.measured if each.model == model and version in (None, each.version)]
+        if not found:
+            raise NotFound(f"The skew of {model} was never measured.")
+        return found[-1]
+
     # --- Operations
+
+    def push(self, table: str, events, user: str) -> Acknowledged:
+        self.table(table)
+        return Acknowledged(table, len(events), len(events), 0)
+
+    def measure_skew(self, model: str, wanted: m.SkewRequest, user: str) -> SkewReport:
+        self._model(model)
+        version = wanted.version or self.champion
+        self._version(version)
+        if wanted.since and wanted.until and wanted.until <= wanted.since:
+            raise RequestError("The window ends before it begins.", where="since, until")
+        looked_at = min(wanted.sample or 1280, 1280)
+        at = datetime(2013, 12, 20, 22, 15, tzinfo=UTC)
+        example = SkewExample(
+            "p_06f3kd8s1a2b3c4d5e6f7g8h9j", at, 41.25, 43.5, "/predictions/p_06f3kd8s1a2b3c4d5e6f7g8h9j", 17,
+            ("B6-1013", "DL-50"), 1, ("AA-1<script>",), 0, (),
+            "flights: 1 row was added or changed later, at an instant before the prediction's",
+        )  # fmt: skip
+        features = (
+            FeatureSkew("airport_traffic__mean_delay_1h", "airport_traffic", "a", 1e-9, looked_at, looked_at - 3, 3, 1,
+                        0, 0, 2.25, 0.0517, "", (example,)),
+            FeatureSkew("plane_facts__seats", "plane_facts", "b", 0.0, 0, 0, 0, 0, 0, looked_at, None, None,
+                        "There is no table 'planes'"),
+            FeatureSkew("airport_weather__temp", "airport_weather", "c", 0.0, looked_at, looked_at, 0, 0, 0, 0,
+                        0.0, 0.0),
+        )  # fmt: skip
+        report = SkewReport(
+            new_id("skew"), model, version, now(), user, 1280, looked_at, wanted.sample, wanted.since, wanted.until,
+            self._start, {"flights": 72190028397}, features,
+        )  # fmt: skip
+        self.measured.append(report)
+        return report
 
     def predict(self, model, rows, as_of, user) -> list[m.Answer]:
         self._model(model)
         answers = []
         for number, row in enumerate(rows):
             for name in row:
-                if name not in {f.name for f in REQUEST}:
-                    hint = did_you_mean(name, [f.name for f in REQUEST], noun="columns")
+                if name not in {each.name for each in REQUEST}:
+                    hint = did_you_mean(name, [each.name for each in REQUEST], noun="columns")
                     raise RequestError(f"There is no request column {name!r}.", where=f"row {number}", hint=hint)
             if "origin" not in row:
                 raise RequestError("The column 'origin' is missing.", where=f"row {number}, origin")

@@ -9,6 +9,9 @@ PAGES = [
     "/",
     "/tables/flights",
     "/tables/gates_of_the_day",
+    "/features",
+    "/features?search=tag:weather",
+    "/features?search=nothing",
     "/features/airport_weather",
     "/models/late_arrival",
     "/models/arrival_delay",
@@ -43,6 +46,35 @@ def test_pages_need_nothing_inline_and_nothing_from_outside(faces: Any, path: st
         found = re.search(r'id="([^"]+)"', field)
         assert found, field
         assert f'<label for="{found[1]}"' in text
+
+
+def test_the_feature_catalog_is_searched(faces: Any) -> None:
+    browser = faces.browser()
+    whole = browser.get("/features").text
+    assert "11 features" in whole
+    found = browser.get("/features?search=tag:weather", headers={"hx-request": "true"}).text
+    assert "<html" not in found
+    assert "3 features" in found
+    assert "airport_traffic" not in found
+    nothing = browser.get("/features", params={"search": "<i>x</i>"}).text
+    assert "No feature has all of these words." in nothing
+    assert "<i>x</i>" not in nothing
+
+
+def test_a_feature_view_says_what_it_means_and_meant(faces: Any) -> None:
+    text = faces.browser().get("/features/airport_weather").text
+    for said in (
+        "Declared, and not applied yet.",
+        "temp: within: 3h -&gt; 6h",
+        "Over 327,346 examples (3 different origin) of the training set",
+        "which is not what is declared now",
+        "flights.csv.zip",
+        "mean_delay_1h: over: 2h -&gt; 1h",
+        "another than declared now",
+        "&lt;b&gt;fog&lt;/b&gt;",
+    ):
+        assert said in text
+    assert "<b>fog" not in text
 
 
 def test_the_prediction_form_answers(faces: Any) -> None:

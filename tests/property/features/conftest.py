@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,7 +39,19 @@ def worlds() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def cases() -> ModuleType:
+    return load("cases")
+
+
+@pytest.fixture(scope="session")
 def engine() -> Iterator[object]:
     engine = load("memory_engine").MemoryEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def spark(spark_options: dict[str, Any]) -> Iterator[object]:
+    engine = load("spark_engine").SparkMemoryEngine(load("memory_engine").columns_of, **spark_options)
     yield engine
     engine.close()

@@ -26,6 +26,15 @@ _TYPES = {
 }
 
 
+def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
+    return tuple(
+        Column(field.name, f"decimal({field.type.precision}, {field.type.scale})")
+        if pa.types.is_decimal(field.type)
+        else Column(field.name, _TYPES[field.type])
+        for field in schema
+    )
+
+
 class MemoryEngine:
     dialect = "duckdb"
 
@@ -38,16 +47,10 @@ class MemoryEngine:
     def add(self, name: str, rows: pa.Table) -> Snapshot:
         """Make a table of one snapshot."""
         self._last += 1
-        columns = tuple(
-            Column(field.name, f"decimal({field.type.precision}, {field.type.scale})")
-            if pa.types.is_decimal(field.type)
-            else Column(field.name, _TYPES[field.type])
-            for field in rows.schema
-        )
         self.connection.register("__given", rows)
         self.execute(f'CREATE TABLE "{name}@{self._last}" AS SELECT * FROM __given')
         self.connection.unregister("__given")
-        return Snapshot(name, self._last, datetime.now(UTC), rows.num_rows, columns)
+        return Snapshot(name, self._last, datetime.now(UTC), rows.num_rows, columns_of(rows.schema))
 
     def drop(self, snapshot: Snapshot) -> None:
         self.execute(f"DROP TABLE {self.scan(snapshot)}")
@@ -67,6 +70,9 @@ class MemoryEngine:
 
     def reader(self, sql: str) -> pa.RecordBatchReader:
         return self.table(sql).to_reader(max_chunksize=1000)
+
+    def output(self, sql: str) -> pa.RecordBatchReader:
+        return self.reader(sql)
 
     def register(self, name: str, rows: pa.Table) -> None:
         self.connection.register(name, rows)

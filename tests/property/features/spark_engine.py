@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,16 +13,15 @@ from millpond.lake.spark import SparkEngine, quoted
 
 
 class SparkMemoryEngine(SparkEngine):
-    def __init__(self, folder: Path) -> None:
-        conf = {"spark.sql.shuffle.partitions": "2", "spark.driver.memory": "2g", "spark.default.parallelism": "2"}
-        super().__init__(None, master="local[2]", conf=conf, temp_directory=folder)
-        self._last = 0
+    def __init__(self, columns_of: Callable[[pa.Schema], tuple[Column, ...]], **options: Any) -> None:
+        super().__init__(None, **options)
+        self._last, self._columns_of = 0, columns_of
 
-    def add(self, name: str, rows: pa.Table, columns: tuple[Column, ...]) -> Snapshot:
+    def add(self, name: str, rows: pa.Table) -> Snapshot:
         """Make a table of one snapshot."""
         self._last += 1
         self.register(f"{name}@{self._last}", rows)
-        return Snapshot(name, self._last, datetime.now(UTC), rows.num_rows, columns)
+        return Snapshot(name, self._last, datetime.now(UTC), rows.num_rows, self._columns_of(rows.schema))
 
     def drop(self, snapshot: Snapshot) -> None:
         self.execute(f"DROP VIEW {self.scan(snapshot)}")

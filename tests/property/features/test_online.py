@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lmdb
@@ -15,8 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millpond.features.online.live import LiveView, bulk, tree
+from millpond.features.online.lmdb import LmdbStore
 from millpond.features.online.ports import OnlineView, Row
 from millpond.features.plan import plan_views
+from millpond.features.point_in_time import join_features
 from millpond.features.ports import PinnedView
 from millpond.lake.ports import Column, Snapshot
 
@@ -78,15 +85,17 @@ def clear(kv: Any) -> None:
         kv.delete(key)
 
 
-@pytest.fixture(scope="module", autouse=True, params=[3, 64], ids=["narrow", "wide"])
-def nodes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Nodes so small that few rows make high trees, and the real ones."""
+@contextmanager
+def nodes(most: int) -> Iterator[None]:
+    """Nodes of at most so many rows or children: the smaller, the higher are the trees of few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param < tree.MOST_ROWS:
-            for module in (tree, bulk):
-                patch.setattr(module, "MOST_ROWS", request.param)
-                patch.setattr(module, "MOST_CHILDREN", request.param)
+        for module in (tree, bulk):
+            patch.setattr(module, "MOST_ROWS", most)
+            patch.setattr(module, "MOST_CHILDREN", most)
         yield
+
+
+SIZES = st.sampled_from([2, 3, 7, tree.MOST_ROWS])
 
 
 def online_view(world: Any, schema: pa.Schema) -> OnlineView:
@@ -172,6 +181,11 @@ def same(found: Any, expected: Any, scale: float) -> bool:
     return found == expected and (type(found) is type(expected) or isinstance(expected, Fraction))
 
 
+def scale_of(rows: list[dict[str, Any]], feature: Any) -> float:
+    """The largest number that went into a feature."""
+    return max((abs(float(row[feature.column])) for row in rows if feature.column and row[feature.column]), default=0)
+
+
 def check(live: LiveView, kv: Any, world: Any, rows: list[dict[str, Any]], oracle: Any) -> None:
     """The answers are the oracle's over `rows`."""
     held = {entity(live.view, row) for row in rows if live_row(live.view, row)}
@@ -185,15 +199,22 @@ def check(live: LiveView, kv: Any, world: Any, rows: list[dict[str, Any]], oracl
         assert key in held
         for name, feature in world.view.features.items():
             full = f"{world.view.name}__{name}"
-            values = [row[feature.column] for row in rows if feature.column and row[feature.column]]
-            inexact = isinstance(wanted[full], (Fraction, float))
-            scale = max((abs(float(each)) for each in values), default=0) if inexact else 0
+            scale = scale_of(rows, feature) if isinstance(wanted[full], (Fraction, float)) else 0
             assert same(found[full], wanted[full], scale), (example, str(feature), found[full], wanted[full])
 
 
-def order_of(world: Any, order: str, data: st.DataObject) -> list[dict[str, Any]]:
-    if order == "shuffled":
-        return data.draw(st.permutations(world.rows))
+def shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    found = list(rows)
+    Random(seed).shuffle(found)
+    return found
+
+
+ORDERS = st.none() | st.integers(0, 2**32)  # of `known`, or shuffled with a seed
+
+
+def order_of(world: Any, seed: int | None) -> list[dict[str, Any]]:
+    if seed is not None:
+        return shuffled(world.rows, seed)
     known = world.view.known_time or "time"
     return sorted(world.rows, key=lambda row: (row[known] is not None, row[known] or EPOCH))
 
@@ -203,35 +224,36 @@ def test_pushed_rows_give_what_the_oracle_says(data: st.DataObject, kv: Any, ora
     clear(kv)
     world = data.draw(worlds.worlds())
     live = LiveView(online_view(world, worlds.SCHEMA))
-    for row in order_of(world, data.draw(st.sampled_from(["known", "shuffled"])), data):
-        insert(live, kv, row)
+    with nodes(data.draw(SIZES)):
+        for row in order_of(world, data.draw(ORDERS)):
+            insert(live, kv, row)
     check(live, kv, world, world.rows, oracle)
 
 
 @given(data=st.data())
 @settings(max_examples=settings().max_examples // 2)
 def test_updates_and_deletions(data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
-    """Some rows are loaded, the rest inserted; then some are replaced and some removed."""
+    """Some rows are loaded, the rest inserted; then some are replaced, and in the end all are removed."""
     clear(kv)
     world = data.draw(worlds.worlds())
     live = LiveView(online_view(world, worlds.SCHEMA))
     rows = list(world.rows)
     loaded = data.draw(st.integers(0, len(rows)))
-    load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([1, 2, 5, 1000])))
-    check(live, kv, world, rows[:loaded], oracle)
-    for row in rows[loaded:]:
-        insert(live, kv, row)
-    check(live, kv, world, rows, oracle)
-    for _ in range(data.draw(st.integers(0, 12)) if rows else 0):
-        place = data.draw(st.integers(0, len(rows) - 1))
-        remove(live, kv, rows[place])
-        rows[place] = data.draw(worlds.rows(rows[place]["id"]))
-        insert(live, kv, rows[place])
-    check(live, kv, world, rows, oracle)
-    while rows:
-        remove(live, kv, rows.pop(data.draw(st.integers(0, len(rows) - 1))))
-        if data.draw(st.integers(0, 5)) == 0:
-            check(live, kv, world, rows, oracle)
+    with nodes(data.draw(SIZES)):
+        load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([1, 2, 5, 1000])))
+        check(live, kv, world, rows[:loaded], oracle)
+        for row in rows[loaded:]:
+            insert(live, kv, row)
+        for _ in range(data.draw(st.integers(0, 12)) if rows else 0):
+            place = data.draw(st.integers(0, len(rows) - 1))
+            remove(live, kv, rows[place])
+            rows[place] = data.draw(worlds.rows(rows[place]["id"]))
+            insert(live, kv, rows[place])
+        check(live, kv, world, rows, oracle)
+        while rows:
+            remove(live, kv, rows.pop(data.draw(st.integers(0, len(rows) - 1))))
+            if data.draw(st.integers(0, 5)) == 0:
+                check(live, kv, world, rows, oracle)
     assert list(kv.scan(b"", b"\xff")) == []
 
 
@@ -242,11 +264,12 @@ def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, wo
     clear(kv)
     world = worlds.crowded_world(seed)
     live = LiveView(online_view(world, worlds.SCHEMA))
-    rows = order_of(world, data.draw(st.sampled_from(["known", "shuffled"])), data)
+    rows = order_of(world, data.draw(ORDERS))
     loaded = data.draw(st.sampled_from([0, len(rows) // 2, len(rows)]))
-    load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([7, 1000])))
-    for row in rows[loaded:]:
-        insert(live, kv, row)
+    with nodes(data.draw(SIZES)):
+        load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([7, 1000])))
+        for row in rows[loaded:]:
+            insert(live, kv, row)
     check(live, kv, world, rows, oracle)
     for key in {entity(live.view, row) for row in rows}:
         assert live.forget(kv, PREFIX, key) == sum(entity(live.view, row) == key for row in rows)
@@ -259,13 +282,82 @@ def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, 
     world = worlds.crowded_world(seed)
     live = LiveView(online_view(world, worlds.SCHEMA))
     found = []
-    for _ in range(2):
+    for order in range(2):
         clear(kv)
-        for row in data.draw(st.permutations(world.rows)):
-            insert(live, kv, row)
+        with nodes(data.draw(SIZES)):
+            for row in shuffled(world.rows, seed + order):
+                insert(live, kv, row)
         found.append(answers(live, kv, world))
     for one, other in zip(*found, strict=True):
         assert (one is None) == (other is None)
-        for name, value in (one or {}).items():
-            left, right = value, other[name]
-            assert left == right or math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-6)
+        for name, feature in world.view.features.items() if one else ():
+            left, right = one[f"view__{name}"], other[f"view__{name}"]
+            scale = scale_of(world.rows, feature) if isinstance(left, float) else 0
+            assert left == right or math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9 * scale)
+
+
+@given(data=st.data())
+@settings(max_examples=settings().max_examples // 4)
+def test_a_store_answers_what_duckdb_joins(data: st.DataObject, engine: Any, oracle: Any, worlds: Any) -> None:
+    """Rows are loaded, pushed, pushed again, and replaced; the last state of each is what a join would read."""
+    world = data.draw(worlds.worlds())
+    view = replace(online_view(world, worlds.SCHEMA), every=None)
+    rows = list(world.rows)
+    loaded = data.draw(st.integers(0, len(rows))) if view.row_keys else len(rows)  # without a key nothing is pushed
+    with TemporaryDirectory() as folder, closing(LmdbStore(Path(folder), map_size=1 << 26)) as store:
+        order = [*view.entity_keys, *([view.time] if view.time else [])]
+        table = pa.Table.from_pylist(rows[:loaded], schema=worlds.SCHEMA).select(sorted(view.types))
+        table = table.sort_by([(name, "ascending") for name in order])
+        store.load(view, 1, None, store.landed("events"), table.to_reader(max_chunksize=4))
+        at = loaded
+        while at < len(rows):
+            stop = data.draw(st.integers(at + 1, len(rows)))
+            pushed = pa.Table.from_pylist(rows[at:stop], schema=worlds.SCHEMA)
+            store.push("events", view.row_keys, pushed)
+            if data.draw(st.booleans()):
+                assert store.push("events", view.row_keys, pushed).duplicates == stop - at
+            at = stop
+        for _ in range(data.draw(st.integers(0, 4)) if rows and view.row_keys else 0):
+            place = data.draw(st.integers(0, len(rows) - 1))
+            rows[place] = {**data.draw(worlds.rows(rows[place]["id"])), "name": rows[place]["name"]}
+            store.push("events", view.row_keys, pa.Table.from_pylist([rows[place]], schema=worlds.SCHEMA))
+        changed = replace(world, rows=rows)
+        found = stored(store, view, changed)
+    joined = joined_by(engine, changed)
+    for example, values, wanted in zip(world.spine, found, joined, strict=True):
+        exact = oracle.features_at(world.view, rows, example, example["at"])
+        for name, feature in world.view.features.items():
+            full = f"{world.view.name}__{name}"
+            value = values[full] if values else (0 if feature.kind in ("count", "nunique") else None)
+            scale = scale_of(rows, feature) if isinstance(exact[full], (Fraction, float)) else 0
+            assert same(value, exact[full], scale), (example, str(feature), value, exact[full])
+            assert same(value, wanted[full], scale), (example, str(feature), value, wanted[full])
+
+
+def stored(store: LmdbStore, view: OnlineView, world: Any) -> list[dict[str, Any] | None]:
+    """What the store answers to each example, at its point of the grid."""
+    found: list[dict[str, Any] | None] = []
+    step = world.view.grid.microseconds if world.view.grid and view.time else None
+    with store.read() as reader:
+        for example in world.spine:
+            key = tuple(example[name] for name in view.entity_keys)
+            if None in key or (view.time is not None and example["at"] is None):
+                found.append(None)
+                continue
+            at = 0 if example["at"] is None else microseconds(example["at"])
+            (values,) = reader.live(view, [key], [at if step is None else at // step * step])
+            names = [each.name for each in view.features]
+            found.append(None if values is None else dict(zip(names, values, strict=True)))
+    return found
+
+
+def joined_by(engine: Any, world: Any) -> list[dict[str, Any]]:
+    """What a point-in-time join says of each example."""
+    snapshot = engine.add("events", world.table())
+    engine.register("examples", world.examples())
+    try:
+        with engine.session():
+            relation = join_features(engine, "examples", "at", [PinnedView(world.view, snapshot)])
+            return engine.table(f"SELECT * FROM {relation} ORDER BY row").to_pylist()
+    finally:
+        engine.drop(snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -42,15 +43,34 @@ STEPS = ("1us", "1s", "3s", "5s", "12s", "40s", "90s", "7m")
 
 
 @dataclass(frozen=True)
-class World:
-    """Rows of one table, a view of it, and examples."""
+class Source:
+    """Rows of one table, and a view of it."""
 
     view: mp.Features
     rows: list[dict[str, Any]]
-    spine: list[dict[str, Any]]
 
     def table(self) -> pa.Table:
         return pa.Table.from_pylist(self.rows, schema=SCHEMA)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Views of tables, and examples."""
+
+    sources: tuple[Source, ...]
+    spine: list[dict[str, Any]]
+
+    @property
+    def view(self) -> mp.Features:
+        """The view of a case that has one."""
+        (source,) = self.sources
+        return source.view
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the table of a case that has one."""
+        (source,) = self.sources
+        return source.rows
 
     def examples(self) -> pa.Table:
         return pa.Table.from_pylist(self.spine, schema=SPINE)
@@ -117,14 +137,14 @@ def aggregations(*, timed: bool) -> st.SearchStrategy[mp.Features]:
 
 
 @st.composite
-def views(draw: st.DrawFn) -> mp.Features:
+def views(draw: st.DrawFn, name: str = "view") -> mp.Features:
     timed = draw(st.integers(0, 7)) > 0
     key = draw(st.sampled_from(["id", "id", ("name", "id"), ()]))
     known = draw(st.sampled_from([None, "known", "known", "time"])) if timed else None
-    table = mp.Table("events", key=key, time="time" if timed else None, known=known)
+    table = mp.Table(f"{name}_events", key=key, time="time" if timed else None, known=known)
     features = draw(st.lists(aggregations(timed=timed), min_size=1, max_size=9))
     return mp.Features(
-        "view",
+        name,
         entity=mp.Entity("thing", key=draw(st.sampled_from(["g", "g", ("g", "h"), ("h", "g")]))),
         source=table,
         every=draw(st.sampled_from([None, None, None, "1s", "7s", "1m"])),
@@ -133,27 +153,57 @@ def views(draw: st.DrawFn) -> mp.Features:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, most: int = 25) -> World:
-    view = draw(views())
-    events = [draw(rows(number)) for number in range(draw(st.integers(0, most)))]
+def sources(draw: st.DrawFn, name: str = "view", most: int = 25) -> Source:
+    return Source(draw(views(name)), [draw(rows(number)) for number in range(draw(st.integers(0, most)))])
+
+
+@st.composite
+def spines(draw: st.DrawFn, events: Sequence[dict[str, Any]], most: int = 12) -> list[dict[str, Any]]:
+    """Examples, many of them at the instants of events."""
     met = [
         time + timedelta(seconds=s) for row in events for time in (row["time"], row["known"]) if time for s in (0, 3)
     ]
     at = st.one_of(instants(), st.sampled_from(met)) if met else instants()
     at = maybe(at) if draw(st.integers(0, 3)) == 0 else at
-    spine = []
-    for number in range(draw(st.integers(1, 12))):
+    spine: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(1, most))):
         again = spine and draw(st.integers(0, 5)) == 0
         where = dict(spine[-1]) if again else {"g": draw(groups()), "h": draw(st.sampled_from([1, 2])), "at": draw(at)}
         spine.append({**where, "row": number})
-    return World(view, events, spine)
+    return spine
 
 
-def crowded_world(seed: int) -> World:
-    """A larger world than `worlds` draws: few entities and instants, so that everything happens at once."""
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """One view of one table."""
+    source = draw(sources())
+    return Case((source,), draw(spines(source.rows)))
+
+
+@st.composite
+def wide_cases(draw: st.DrawFn, views: int, examples: int) -> Case:
+    """Views of as many tables, and as many examples: for engines that take long over a join, whatever its size."""
+    drawn = [draw(sources(f"view{number}")) for number in range(views)]
+    spine = draw(spines([row for source in drawn for row in source.rows], most=examples))
+    return Case(tuple(drawn), spine)
+
+
+def crowded_case(seed: int, views: int = 1) -> Case:
+    """Larger tables than `cases` draws: few entities and instants, so that everything happens at once."""
     random = Random(seed)
+    crowded = tuple(_crowded_source(random, f"view{number}") for number in range(views))
+    ends = [time for source in crowded for row in source.rows for time in (row["time"], row["known"])]
+    spine = []
+    for number in range(100):
+        back = timedelta(seconds=random.choice([0, 0, 0, 1, 5, 40, 120]), microseconds=random.choice([0, 0, 0, 0, 1]))
+        g = random.choice(["a", "a", "a", "b", "c"])
+        spine.append({"row": number, "g": g, "h": 1, "at": random.choice(ends) + back})
+    return Case(crowded, spine)
+
+
+def _crowded_source(random: Random, name: str) -> Source:
     known, key = random.choice([None, "known", "known", "known"]), random.choice(["id", ("name", "id"), ()])
-    table = mp.Table("events", key=key, time="time", known=known)
+    table = mp.Table(f"{name}_events", key=key, time="time", known=known)
     features: list[mp.Features] = []
     for over in ("1us", "1s", "5s", "40s", "2m", None):
         number, column = random.choice(NUMBERS), random.choice(COLUMNS)
@@ -161,7 +211,7 @@ def crowded_world(seed: int) -> World:
         features += [mp.std(number, over=over), mp.min(column, over=over), mp.max(column, over=over)]
         features += [mp.nunique(column, over=over), mp.first("text", over=over), mp.latest("whole", within=over)]
     view = mp.Features(
-        "view",
+        name,
         entity=mp.Entity("thing", key="g"),
         source=table,
         every=random.choice([None, None, None, "7s"]),
@@ -171,14 +221,7 @@ def crowded_world(seed: int) -> World:
         random.choice([20, 100, 400]),
         random.choice([[0, 0, 0, 3], [1, 2, 5, 40], [0, -5, 5, 60, 119, 120, 121]]),
     )
-    events = [_crowded_row(random, number, length, lates) for number in range(random.choice([30, 150]))]
-    ends = [time for row in events for time in (row["time"], row["known"])]
-    spine = []
-    for number in range(100):
-        back = timedelta(seconds=random.choice([0, 0, 0, 1, 5, 40, 120]), microseconds=random.choice([0, 0, 0, 0, 1]))
-        g = random.choice(["a", "a", "a", "b", "c"])
-        spine.append({"row": number, "g": g, "h": 1, "at": random.choice(ends) + back})
-    return World(view, events, spine)
+    return Source(view, [_crowded_row(random, number, length, lates) for number in range(random.choice([30, 150]))])
 
 
 def _crowded_row(random: Random, number: int, length: int, lates: list[int]) -> dict[str, Any]:

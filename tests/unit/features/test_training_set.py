@@ -88,7 +88,7 @@ def build(engine: Any, model: mp.Model, rows: list[dict[str, Any]] = ROWS) -> Tr
 
 
 def rows_of(built: TrainingSet) -> list[dict[str, Any]]:
-    return sorted(built.reader.read_all().to_pylist(), key=lambda row: row["id"])
+    return sorted(built.rows.read_all().to_pylist(), key=lambda row: row["id"])
 
 
 def test_rows_hold_inputs_label_and_instants(engine: Any) -> None:
@@ -134,9 +134,9 @@ def test_types_of_the_stream_are_the_types_named(engine: Any) -> None:
     built = build(engine, model())
     arrow = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()}
     for name, type_ in built.columns.inputs.items():
-        assert built.reader.schema.field(name).type == arrow[type_]
-    assert built.reader.schema.field("__label").type == pa.bool_()
-    assert built.reader.schema.field("__at").type == INSTANT
+        assert built.rows.schema.field(name).type == arrow[type_]
+    assert built.rows.schema.field("__label").type == pa.bool_()
+    assert built.rows.schema.field("__at").type == INSTANT
 
 
 def test_examples_left_out_are_counted(engine: Any) -> None:
@@ -149,7 +149,7 @@ def test_nan_is_no_label_in_regression(engine: Any) -> None:
     built = build(engine, model(task=mp.Regression(label="delay"), label_known=None), rows)
     assert [row["__label"] for row in rows_of(built)] == [10.0, 50.0, 30.0, 0.0]
     assert built.columns.label_known is None
-    assert "__label_known" not in built.reader.schema.names
+    assert "__label_known" not in built.rows.schema.names
 
 
 def test_the_greater_of_two_values_is_the_positive_one(engine: Any) -> None:

@@ -90,3 +90,25 @@ spark.dynamicAllocation.enabled = false
 def test_an_unknown_profile(project):
     with pytest.raises(SettingsError, match="no profile 'team'"):
         load_settings(project, "team", environment={})
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:secret@host:6379/0", "rediss://u:secret@host", "unix:///run/redis.sock?db=1"]
+)
+def test_redis(project, url):
+    (project / "millpond.toml").write_text(PROJECT + f'[profiles.local]\nredis = "{url}"\n')
+    assert load_settings(project, environment={}).profile.redis == url
+    environment = {"MILLPOND_REDIS": "redis://other"}
+    assert load_settings(project, environment=environment).profile.redis == "redis://other"
+
+
+@pytest.mark.parametrize("url", ["http://:secret@host", "redis://:secret@host:port", "redis://", "secret"])
+def test_what_is_no_url_of_redis_is_not_told(project, url):
+    (project / "millpond.toml").write_text(PROJECT + f'[profiles.local]\nredis = "{url}"\n')
+    with pytest.raises(SettingsError, match="profiles.local.redis is no URL of Redis") as error:
+        load_settings(project, environment={})
+    assert "secret" not in str(error.value)
+    (project / "millpond.toml").write_text(PROJECT)
+    with pytest.raises(SettingsError, match="MILLPOND_REDIS is no URL of Redis") as error:
+        load_settings(project, environment={"MILLPOND_REDIS": url})
+    assert "secret" not in str(error.value)

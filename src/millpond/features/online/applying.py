@@ -49,9 +49,8 @@ class LiveRules:
             if before is not None:
                 old = Place.from_bytes(before)
                 existed.setdefault(old.entity, True)
-                self.live.remove(
-                    kv, prefix, old.entity, Row(old.time, old.known, row.key, self.rows.packing.unpack(old.values))
-                )
+                values = self.rows.packing.unpack(old.values)
+                self.live.remove(kv, prefix, old.entity, Row(old.time, old.known, row.key, values))
             if place is not None:
                 if place.entity not in existed:
                     existed[place.entity] = holds(kv, prefix + place.entity)

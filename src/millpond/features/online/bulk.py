@@ -45,12 +45,19 @@ class Generation:
     def prefix(self) -> bytes:
         return self.intent.prefix
 
-    def write(self, entries: Iterable[tuple[Any, bytes, bytes]]) -> None:
-        """Write entries of maps, their keys without the prefix, in transactions of bounded size."""
+    def write(self, entries: Iterable[tuple[Any, bytes, bytes]]) -> int:
+        """Write entries of maps, their keys without the prefix, in transactions of bounded size.
+
+        A key that comes twice has the later value. Returns how many packed values are new.
+        """
+        grown, values = 0, self.environment.values
         for batch in _batches(entries):
             with self.environment.write() as txn:
+                held = txn.stat(values)["entries"]
                 for map_, key, value in batch:
                     txn.put(self.prefix + key, value, db=map_)
+                grown += txn.stat(values)["entries"] - held
+        return grown
 
     def done(self, txn: Any, before: bytes | None) -> None:
         """Within the transaction that makes the generation current: end the intent; `before` becomes waste."""
@@ -104,11 +111,14 @@ def _end_killed(environment: Environment, txn: Any, view: bytes) -> None:
 
 
 def needed(environment: Environment, txn: Any, table: str) -> int | None:
-    """Events of a table after this position are needed by a load under way; None where by none."""
+    """Events of a table after this position are needed by a load under way or awaited; None where by none."""
     wanted = [
         intent.position
         for intent in records.intents(environment, txn)
         if intent.table == table and intent.position is not None and _is_held(environment.folder, intent.view)
+    ]
+    wanted += [
+        each.position for each in records.awaited(environment, txn) if each.table == table and each.position is not None
     ]
     return min(wanted, default=None)
 

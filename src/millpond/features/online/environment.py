@@ -176,6 +176,12 @@ def _told(folder: Path, cause: Any) -> MillpondError:
             where=where,
             hint="free space on the disk, then do it again",
         )
+    if cause.code == errno.EIO:  # also what a disk says that took only a part, since it is full
+        return Unavailable(
+            "The disk did not take what the online store wrote; nothing was changed",
+            where=where,
+            hint="it is full or damaged: free space, then do it again",
+        )
     if isinstance(cause, lmdb.ReadersFullError):
         return Unavailable(f"More than {_MAX_READERS} readers are in the online store at once", where=where)
     if isinstance(cause, lmdb.BadValsizeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _PLACE = struct.Struct("<qqH")
+#: Where the length of the entity begins in a place.
+_ENTITY = 16
 
 
 def to_bytes(rows: pa.Table) -> bytes:
@@ -101,6 +103,12 @@ class Place(NamedTuple):
 
     def to_bytes(self) -> bytes:
         return _PLACE.pack(self.time, self.known, len(self.entity)) + self.entity + self.values
+
+    @staticmethod
+    def is_of(entity: bytes) -> Callable[[bytes], bool]:
+        """Tells of the bytes of places, without reading them, which are of an entity."""
+        mark, start = _PLACE.pack(0, 0, len(entity))[_ENTITY:] + entity, _ENTITY
+        return lambda data: data.startswith(mark, start)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Place:

@@ -13,7 +13,7 @@ from millpond.features.online.environment import Environment
 from millpond.features.online.events import Place, ViewRows, keys_of
 from millpond.features.online.ports import EntityKey, OnlineView
 from millpond.features.online.records import TableRecord
-from millpond.features.online.transactions import Writes
+from millpond.features.online.transactions import Writes, after
 
 #: What is kept of a row that was pushed: digest and position.
 SEEN = struct.Struct(">16sQ")
@@ -98,10 +98,10 @@ class Forgetting:
 def forget_live(environment: Environment, txn: Any, rules: LiveRules, prefix: bytes, entity: bytes) -> int:
     """Delete an entity from a generation of a live view; how many rows were deleted."""
     deleted: int = rules.live.forget(Writes(txn, environment.live), prefix, entity)
-    cursor = txn.cursor(environment.places)
-    found = cursor.set_range(prefix)
-    while found and cursor.key().startswith(prefix):
-        found = cursor.delete() if Place.from_bytes(cursor.value()).entity == entity else cursor.next()
+    is_of = Place.is_of(entity)
+    places = Writes(txn, environment.places)
+    for key in [key for key, place in places.scan(prefix, after(prefix)) if is_of(place)]:
+        places.delete(key)
     return deleted
 
 

@@ -104,6 +104,9 @@ class LmdbStore:
                 drop(self._environment, txn, view)
             collect(self._environment)
 
+    def synced_at(self) -> datetime | None:
+        return None
+
     def close(self) -> None:
         """Give the files back; calling it again does nothing."""
         if not self._closed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from millpond.core.errors import Conflict, DataError
 from millpond.core.time import now, to_microseconds
@@ -26,6 +26,16 @@ _REPLAY = 2_000
 _IN_MEMORY_BYTES = 16 << 20
 
 
+class CountedEntries(Protocol):
+    """Entries of a live view's new state. Attribute `entities`: how many entities those had that were given."""
+
+    entities: int
+
+    def entries(self) -> Iterator[tuple[Any, bytes, bytes]]:
+        """Maps, keys without prefix, and values; once."""
+        ...
+
+
 def load(
     environment: Environment,
     rules: LiveRules,
@@ -35,10 +45,22 @@ def load(
     rows: pa.RecordBatchReader,
 ) -> ViewState:
     """As `OnlineStore.load`."""
+    built = LiveEntries(rules, environment, rows)
+    return load_entries(environment, rules, source, since, position, built)
+
+
+def load_entries(
+    environment: Environment,
+    rules: LiveRules,
+    source: int,
+    since: datetime | None,
+    position: int,
+    built: CountedEntries,
+) -> ViewState:
+    """Put a live view's entries in place, and replay the log after `position` on top of them."""
     view = rules.view
     with generation(environment, view, position) as new:
-        counted = _Counted(rules, environment, rows)
-        new.write(counted.entries())
+        new.write(built.entries())
         done, grown = position, 0
         while True:
             with environment.write() as txn:
@@ -57,7 +79,7 @@ def load(
                         refreshed_at=to_microseconds(now()),
                         grid=None,
                         since=None if since is None else to_microseconds(since),
-                        entities=counted.entities + grown,
+                        entities=built.entities + grown,
                     )
                     return _make_current(new, txn, view, head)
 
@@ -72,23 +94,27 @@ def publish(
     full: bool,
 ) -> ViewState:
     """As `OnlineStore.publish`."""
-    packed = _packed(schema, rows)
-    return (_publish_full if full else _publish_changes)(environment, schema.view, source, grid, packed)
+    return publish_packed(environment, schema.view, source, grid, packed_entries(schema, rows), full=full)
+
+
+def publish_packed(
+    environment: Environment,
+    view: OnlineView,
+    source: int,
+    grid: datetime,
+    packed: Iterator[tuple[bytes, bytes]],
+    *,
+    full: bool,
+) -> ViewState:
+    """As `publish`, of entities' keys and packed values; of a key that comes twice the later value counts."""
+    return (_publish_full if full else _publish_changes)(environment, view, source, grid, packed)
 
 
 def _publish_full(
     environment: Environment, view: OnlineView, source: int, grid: datetime, packed: Iterator[tuple[bytes, bytes]]
 ) -> ViewState:
     with generation(environment, view, None) as new:
-        count = 0
-
-        def entries() -> Iterator[tuple[Any, bytes, bytes]]:
-            nonlocal count
-            for key, value in packed:
-                count += 1
-                yield environment.values, key, value
-
-        new.write(entries())
+        count = new.write((environment.values, *each) for each in packed)
         with environment.write() as txn:
             for entity in records.forgotten(environment, txn, new.intent.view):
                 count -= txn.delete(new.prefix + entity, db=environment.values)
@@ -162,7 +188,7 @@ def _read(environment: Environment, txn: Any, prefix: bytes) -> Iterator[tuple[b
         yield from chunk
 
 
-def _packed(schema: Packing, rows: pa.RecordBatchReader) -> Iterator[tuple[bytes, bytes]]:
+def packed_entries(schema: Packing, rows: pa.RecordBatchReader) -> Iterator[tuple[bytes, bytes]]:
     keys = KeyCodec(schema.view.entity_keys, schema.view.types)
     for batch in rows:
         for key, value in zip(keys.encode_columns(batch), schema.pack(batch), strict=True):
@@ -173,7 +199,7 @@ def _packed(schema: Packing, rows: pa.RecordBatchReader) -> Iterator[tuple[bytes
             yield key, value
 
 
-class _Counted:
+class LiveEntries:
     """The entries of a live view's new state, made of rows in one pass; counts entities on the way."""
 
     def __init__(self, rules: LiveRules, environment: Environment, rows: pa.RecordBatchReader) -> None:

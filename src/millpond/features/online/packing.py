@@ -110,9 +110,10 @@ class Packing:
 
     def mismatch(self, packed: bytes) -> StoreMismatch:
         """The error that tells of a value of another schema."""
+        found = packed[: len(self._fingerprint)].hex()
         return StoreMismatch(
-            f"An online value of view {self.view.name!r} was written under schema {packed[: len(self._fingerprint)].hex()}, "
-            f"and is read under {self._fingerprint.hex()}",
+            f"An online value of view {self.view.name!r} was written under schema {found}, and is read under "
+            f"{self._fingerprint.hex()}",
             hint="run `millpond feature refresh --full`",
         )
 

@@ -179,7 +179,16 @@ class OnlineReader(Protocol):
         """The packed values of a view with `every`: one tuple a key, in order of the features; None is unknown.
 
         Raises:
-            StoreMismatch: What is stored was packed under another schema.
+            DataError: A key is not of the columns' types.
+            NotFound: The store holds nothing of the view.
+            StoreMismatch: What is stored was packed under another schema, or is of another definition of the view.
+        """
+        ...
+
+    def columns(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[pa.Array[Any]]:
+        """As `values`, for many keys: one array a feature, null where the value is null or the entity unknown.
+
+        Integers and floats have 64 bits, whatever the column's width.
         """
         ...
 
@@ -188,6 +197,9 @@ class OnlineReader(Protocol):
 
         Equal to `join_features` at the same instants over the rows that the store was given, for instants from the
         state's `since` on.
+
+        Raises:
+            DataError, NotFound, StoreMismatch: As in `values`.
         """
         ...
 
@@ -217,7 +229,7 @@ class OnlineStore(Protocol):
                 entity's keys, then time.
 
         Raises:
-            Conflict: Another process is loading or publishing this view.
+            Conflict: Another is loading or publishing this view, or events after `position` have left the log.
         """
         ...
 
@@ -234,7 +246,8 @@ class OnlineStore(Protocol):
             full: Entities that are not in `rows` are dropped; else they keep their values, which hold at `grid` too.
 
         Raises:
-            Conflict: Another process is loading or publishing this view.
+            Conflict: Another is loading or publishing this view; or not `full`, and the view has a later grid point.
+            DataError: A key is null, or values are not of their features' types.
         """
         ...
 
@@ -242,7 +255,19 @@ class OnlineStore(Protocol):
         """Append events to the table's log and apply them to all live views of it, in one durable step.
 
         An event whose key is known and whose row is the same in every column is a duplicate and does nothing; one
-        with another row replaces it. Rows are in the types of the lake; NaN is null already.
+        with another row replaces it. Rows are in the types of the lake; NaN is null already. A column that they lack is
+        null.
+
+        Args:
+            table: The table.
+            key: Columns of its key.
+            rows: The events, in order.
+
+        Raises:
+            DataError: The table has no key, or an event has a null in it.
+            SchemaMismatch: A column of the key is missing, or one that a live view reads is of another type.
+            StoreMismatch: A live view of the table was loaded under another key.
+            Unavailable: There is no space; nothing was done.
         """
         ...
 
@@ -255,15 +280,29 @@ class OnlineStore(Protocol):
         ...
 
     def land(self, table: str, position: int) -> None:
-        """Say that the lake has the events up to `position`; they may leave the log once nothing needs them."""
+        """Say that the lake has the events up to `position`; they may leave the log once nothing needs them.
+
+        They stay until the next call at least, so that a load can begin with a snapshot that was taken before this one.
+        """
         ...
 
     def forget(self, entity: str, key: EntityKey) -> int:
-        """Delete an entity from all views and from the log; how many values and rows were deleted."""
+        """Delete an entity from all its views and from the log; how many values and rows were deleted.
+
+        To be called after its rows are gone from the lake: what is loaded or published later from a snapshot that still
+        has them brings it back, unless it was under way already. Views of other entities keep what they were
+        computed from; refresh them in full.
+        """
         ...
 
     def drop(self, view: OnlineView) -> None:
         """Delete all that is held of a view."""
+        ...
+
+    def synced_at(self) -> datetime | None:
+        """Until when the store is known to have everything that was acknowledged, UTC, where it is a replica that has
+        lost its original; None where nothing is missing.
+        """
         ...
 
     def close(self) -> None: ...

@@ -17,7 +17,7 @@ from millpond.features.online.transactions import clear
 _HEAD = struct.Struct(">4sI?qqqqqq")
 _NONE = -(1 << 63)
 _COUNTER = struct.Struct(">Q")
-_INTENT, _GARBAGE, _FORGOTTEN = b"intent/", b"garbage/", b"forgotten/"
+_INTENT, _GARBAGE, _FORGOTTEN, _AWAITED = b"intent/", b"garbage/", b"forgotten/", b"awaited/"
 #: Bytes at the beginning of a head, and of every key of the generation that it names.
 PREFIX = 4
 
@@ -104,6 +104,22 @@ class Intent(NamedTuple):
     position: int | None
 
 
+class Awaited(NamedTuple):
+    """A state of a view that is made elsewhere, or that this replica's original has and this replica has not yet.
+
+    Attributes:
+        name: The view's fingerprint; while the state is being made, a token of who makes it.
+        operation: Number of the operation that put it in place; 0 while it is being made.
+        table: Name of the view's table.
+        position: Events after this one stay in the log; None needs none.
+    """
+
+    name: bytes
+    operation: int
+    table: str
+    position: int | None
+
+
 def view_id(view: OnlineView) -> bytes:
     """A view's fingerprint as eight bytes."""
     return bytes.fromhex(view.fingerprint)
@@ -183,6 +199,12 @@ def count_up(environment: Environment, txn: Any, counter: bytes, by: int = 1) ->
     return value
 
 
+def count_to(environment: Environment, txn: Any, counter: bytes, value: int) -> None:
+    """Raise a counter to `value`, where it is less."""
+    if counted(environment, txn, counter) < value:
+        txn.put(counter, _COUNTER.pack(value), db=environment.meta)
+
+
 def counted(environment: Environment, txn: Any, counter: bytes) -> int:
     found = txn.get(counter, db=environment.meta)
     return int(_COUNTER.unpack(found)[0]) if found is not None else 0
@@ -212,6 +234,22 @@ def end_intent(environment: Environment, txn: Any, intent: Intent, *, waste: byt
         unmark_forgotten(environment, txn, intent.view, entity)
     if waste is not None:
         put_garbage(environment, txn, waste)
+
+
+def put_awaited(environment: Environment, txn: Any, awaited: Awaited) -> None:
+    described = json.dumps(awaited._asdict() | {"name": ""}).encode()
+    txn.put(_AWAITED + awaited.name, described, db=environment.meta)
+
+
+def awaited(environment: Environment, txn: Any) -> list[Awaited]:
+    return [
+        Awaited(**(json.loads(data) | {"name": key[len(_AWAITED) :]}))
+        for key, data in _meta(environment, txn, _AWAITED)
+    ]
+
+
+def drop_awaited(environment: Environment, txn: Any, name: bytes) -> None:
+    txn.delete(_AWAITED + name, db=environment.meta)
 
 
 def put_garbage(environment: Environment, txn: Any, prefix: bytes) -> None:

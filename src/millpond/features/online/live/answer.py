@@ -217,10 +217,10 @@ def pick(
         return None
     places = {each.column.name: shape.measures[each.column.name].place for each in features if each.column}
     node, index = top
-    order = [node.column(place)[index] for place in range(shape.order)]
+    order = [node.value(place, index) for place in range(shape.order)]
     values = {name: node.value(place, index) for name, place in places.items()}
     for node, index in rows:
-        if [node.column(place)[index] for place in range(shape.order)] != order:
+        if [node.value(place, index) for place in range(shape.order)] != order:
             break
         for name, place in places.items():
             values[name] = better(values[name], node.value(place, index), best)

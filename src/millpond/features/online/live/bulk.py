@@ -54,8 +54,7 @@ class _Builder:
             if held is not None:
                 table = pa.concat_tables([held, table])
             if table.num_rows:
-                done = yield from self._take(table.combine_chunks(), last=False)
-                held = table.slice(done)
+                held = yield from self._take(table.combine_chunks(), last=False)
         if held is not None and held.num_rows:
             yield from self._take(held.combine_chunks(), last=True)
 
@@ -68,14 +67,14 @@ class _Builder:
                 table = table.filter(pc.is_valid(table[name]))
         return table
 
-    def _take(self, table: pa.Table, *, last: bool) -> Generator[tuple[bytes, bytes], None, int]:
+    def _take(self, table: pa.Table, *, last: bool) -> Generator[tuple[bytes, bytes], None, pa.Table]:
         """The entries of the entities of a table, whose first may have begun before.
 
         Unless it is the last table, its last entity may go on: then full leaves are made of its rows, but of none that
         more rows may tie with.
 
         Returns:
-            Number of rows that were used.
+            The rows that were not used, in order.
         """
         starts = _starts([table[name] for name in self._shape.view.entity_keys])
         segments = Segments(self._shape, table, starts)
@@ -88,10 +87,10 @@ class _Builder:
                 self._growing = growing
                 end: int = start + (segments.tied(start, stop) - start) // MOST_ROWS * MOST_ROWS
                 yield from self._leaves(growing, segments, start, end)
-                return end
+                return segments.table.slice(end)
             self._growing = None
             yield from self._finish(growing, segments, start, stop)
-        return table.num_rows
+        return segments.table.slice(table.num_rows)
 
     def _leaves(self, growing: _Growing, segments: Segments, start: int, stop: int) -> _Entries:
         for at in range(start, stop, MOST_ROWS):

@@ -108,9 +108,21 @@ class Layout:
             at += length
         return values
 
-    def one(self, data: bytes, index: int) -> bytes:
+    def one(self, data: bytes, row: int) -> bytes:
         """One row of many."""
-        return self.splice(self.splice(data, index + 1, self.count(data) - index - 1), 0, index)
+        return self.splice(self.splice(data, row + 1, self.count(data) - row - 1), 0, row)
+
+    def item(self, data: bytes, index: int, row: int) -> Any:
+        """The raw value of a column in one row; None is null."""
+        count = self.count(data)
+        flags, place, heap = self.places[index]
+        if flags >= 0 and not data[self.start + count * self._segments[flags][1] + row]:
+            return None
+        if heap >= 0:
+            at, stop = self._span(data, count, heap, place, row, row + 1)
+            return self.columns[index].unpack(data[at:stop])
+        width, before = self._segments[place]
+        return _array(1, self._codes[place]).unpack_from(data, self.start + count * before + row * width)[0]
 
     def elements(self, data: bytes, at: int = 0) -> Sequence[Any]:
         """The elements of all segments, lengths being replaced by the bytes, of data of one row that begins at `at`."""
@@ -230,6 +242,7 @@ class Node:
 
     def value(self, index: int, row: int) -> Any:
         """The raw value of one row; None is null."""
-        value = self.column(index)[row]
-        flags = self._columns[index][1]
-        return value if flags is None or flags[row] else None
+        if index not in self._columns:
+            return self.layout.item(self.data, index, row)
+        values, flags = self._columns[index]
+        return values[row] if flags is None or flags[row] else None

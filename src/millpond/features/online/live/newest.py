@@ -84,7 +84,7 @@ class Newest:
         if not self.features:
             return b""
         node, index = next(rows())
-        order = [node.column(place)[index] for place in range(self._shape.order)]
+        order = [node.value(place, index) for place in range(self._shape.order)]
         picked = pick(self._shape, rows(), self.features, max)
         assert picked is not None
         return self._layout.build([self._layout.pack([*order, *(picked.values[name] for name in self._names)])])

@@ -24,6 +24,9 @@ class Segments:
         shape: The view's.
         table: The view's source columns; the rows of an entity follow each other in order of time.
         starts: Where the rows of each entity begin.
+
+    Attributes:
+        table: The rows, those of an entity in order of (time, known, key).
     """
 
     def __init__(self, shape: Shape, table: pa.Table, starts: _Integers) -> None:
@@ -44,6 +47,7 @@ class Segments:
             table = table.take(order).combine_chunks()
             self._times = self._times[order.to_numpy()]
             known = known[order.to_numpy()] if known is not None else None
+        self.table = table
         self._segments: list[tuple[bytes, int]] = [(self._times.astype("<i8").tobytes(), 8)]
         self._heaps: list[tuple[bytes, list[int]]] = []
         if known is not None:

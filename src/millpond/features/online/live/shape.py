@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from millpond.features.online.live.columns import Column, Layout, Node, PackedRow
+from millpond.features.online.live.columns import Column, Layout, Node
 from millpond.features.online.live.values import Type, type_of
 from millpond.features.online.ports import OnlineView, Row
 from millpond.features.plan import Feature, SourceColumn
@@ -45,10 +45,6 @@ class Measures:
     least: int = 0
     greatest: int = 0
 
-    def number(self, raw: Any) -> float:
-        """A raw value as a float."""
-        return float(raw / self.type.scale)
-
     def sum(self, values: Sequence[Any]) -> Any:
         """Of raw values: an exact integer of raw units, or a float."""
         if self.exact or self.type.scale == 1:
@@ -59,6 +55,25 @@ class Measures:
     def mean(self, total: Any, count: int) -> float:
         """Of a sum as `sum` makes it."""
         return float(total / self.type.scale / count if self.exact and self.type.scale > 1 else total / count)
+
+    def absorb(self, summary: list[Any], value: Any) -> None:
+        """Add a raw value to a summary."""
+        count = summary[self.count] if self.count else 0
+        if self.count:
+            summary[self.count] += 1
+        total = summary[self.high] * _WORD + summary[self.low] if self.high else 0
+        if self.total:
+            total = summary[self.total]
+        if self.squares and count:
+            summary[self.squares] += (value / self.type.scale - self.mean(total, count)) ** 2 * count / (count + 1)
+        if self.high:
+            summary[self.high], summary[self.low] = divmod(total + value, _WORD)
+        if self.total:
+            summary[self.total] = total + self.sum((value,))
+        if self.least and (summary[self.least] is None or value < summary[self.least]):
+            summary[self.least] = value
+        if self.greatest and (summary[self.greatest] is None or value > summary[self.greatest]):
+            summary[self.greatest] = value
 
     def totals(self, node: Node, start: int, stop: int) -> Sequence[Any]:
         """The sums of children [start, stop), as `sum` makes them."""
@@ -107,6 +122,7 @@ class Shape:
         types = [type_of(view.types[name], name, view.name) for name in self.keys]
         self.key_types = tuple(types)
         self.types = {each.name: type_of(each.type, each.name, view.name) for each in view.columns}
+        self._value_types = tuple(self.types.values())
         order = [Column("q")] * (2 if self.late else 1) + [_column(each) for each in types]
         self.order = len(order)
         self.leaf = Layout([*order, *(_column(self.types[each.name], nullable=True) for each in view.columns)])
@@ -155,23 +171,13 @@ class Shape:
         """Of nodes `level` steps above the leaves."""
         return self.summary if level else self.leaf
 
-    def pack(self, row: Row) -> PackedRow:
-        """A row as a leaf holds it."""
-        instants = (row.time, row.known) if self.late else (row.time,)
-        keys = [type.raw(value) for type, value in zip(self.key_types, row.key, strict=False)]
-        values = [
-            None if value is None else type.raw(value)
-            for type, value in zip(self.types.values(), row.values, strict=True)
-        ]
-        return self.leaf.pack([*instants, *keys, *values])
-
-    def values(self, row: PackedRow) -> list[Any]:
-        """The raw values of a row, as a leaf gives them back."""
-        return self.leaf.values(self.leaf.elements(self.leaf.build([row])))
-
-    def order_of(self, row: PackedRow) -> list[Any]:
-        """What a row is ordered by."""
-        return self.values(row)[: self.order]
+    def raw(self, row: Row) -> list[Any]:
+        """The raw values of a row, in order of a leaf's columns; the first `order` of them are what orders rows."""
+        found: list[Any] = [row.time, row.known] if self.late else [row.time]
+        found += [type.raw(value) for type, value in zip(self.key_types, row.key, strict=False)]
+        for type, value in zip(self._value_types, row.values, strict=True):
+            found.append(None if value is None else type.raw(value))
+        return found
 
     def value(self, feature: Feature, raw: Mapping[str, Any]) -> Any:
         """A value of the feature's column from raw values by name; null where there is none."""
@@ -183,9 +189,26 @@ class Shape:
         """The summary of a node, the child's number yet 0."""
         return self._summarize_children(node) if level else self._summarize_rows(node)
 
+    def absorb(self, summary: list[Any], row: list[Any]) -> list[Any]:
+        """The summary of a node after a row, given as its raw values, went in below it."""
+        found = list(summary)
+        time = row[TIME]
+        found[: self.order] = min(found[: self.order], row[: self.order])
+        found[self.last] = max(found[self.last], time)
+        if self.late:
+            seen = max(time, row[1])
+            found[self.seen_first] = min(found[self.seen_first], seen)
+            found[self.seen_last] = max(found[self.seen_last], seen)
+        found[self.rows] += 1
+        for each in self.measures.values():
+            value = row[each.place]
+            if value is not None:
+                each.absorb(found, value)
+        return found
+
     def _summarize_rows(self, node: Node) -> list[Any]:
         times = node.column(TIME)
-        found: list[Any] = [node.column(index)[0] for index in range(self.order)]
+        found: list[Any] = [node.value(index, 0) for index in range(self.order)]
         found.append(times[-1])
         if self.late:
             seen = list(map(max, times, node.column(1)))
@@ -213,7 +236,7 @@ class Shape:
             found.append(max(values, default=None))
 
     def _summarize_children(self, node: Node) -> list[Any]:
-        found: list[Any] = [node.column(index)[0] for index in range(self.order)]
+        found: list[Any] = [node.value(index, 0) for index in range(self.order)]
         found.append(node.column(self.last)[-1])
         if self.late:
             found += [min(node.column(self.seen_first)), max(node.column(self.seen_last))]

@@ -128,11 +128,10 @@ class Writer:
         self._kv = kv
         self._base = base
 
-    def insert(self, row: PackedRow) -> None:
-        """Add a row."""
-        order = self.shape.order_of(row)
+    def insert(self, row: list[Any]) -> None:
+        """Add a row, given as its raw values."""
         root = Node(self.shape.layout(self.head.level), self.head.root)
-        data, right = self._insert(root, self.head.level, order, row)
+        data, right = self._insert(root, self.head.level, row)
         if right is None:
             self.head.root = data
             return
@@ -141,18 +140,21 @@ class Writer:
         self.head.level += 1
         self.head.root = self.shape.summary.build(children)
 
-    def _insert(self, node: Node, level: int, order: list[Any], row: PackedRow) -> tuple[bytes, bytes | None]:
+    def _insert(self, node: Node, level: int, row: list[Any]) -> tuple[bytes, bytes | None]:
         """The node with the row; where it was split, its right part too."""
+        order = row[: self.shape.order]
         if level == 0:
             at = self._after(node, order)
-            return self._fit(node.layout.splice(node.data, at, 0, [row]), at, level)
+            return self._fit(node.layout.splice(node.data, at, 0, [node.layout.pack(row)]), at, level)
         at = max(0, self._after(node, order) - 1)
         number = node.column(self.shape.child)[at]
-        data, right = self._insert(self._node(number, level - 1), level - 1, order, row)
+        data, right = self._insert(self._node(number, level - 1), level - 1, row)
         self._put(number, data)
-        children = [self._child(data, level - 1, number)]
-        if right is not None:
-            children.append(self._child(right, level - 1, self._new(right)))
+        if right is None:
+            summary = [node.value(index, at) for index in range(len(node.layout.columns))]
+            children = [node.layout.pack(self.shape.absorb(summary, row))]
+        else:
+            children = [self._child(data, level - 1, number), self._child(right, level - 1, self._new(right))]
         return self._fit(node.layout.splice(node.data, at, 1, children), at + len(children) - 1, level)
 
     def _fit(self, data: bytes, at: int, level: int) -> tuple[bytes, bytes | None]:
@@ -166,17 +168,16 @@ class Writer:
             return data, None
         return layout.split(data, count - 1 if at == count - 1 else count // 2)
 
-    def remove(self, row: PackedRow) -> bool:
-        """Take away a row; whether any is left.
+    def remove(self, row: list[Any]) -> bool:
+        """Take away a row, given as its raw values; whether any is left.
 
         Raises:
             NotFound: There is no such row.
         """
-        order = self.shape.order_of(row)
         root = Node(self.shape.layout(self.head.level), self.head.root)
-        data = self._remove(root, self.head.level, order, row)
+        data = self._remove(root, self.head.level, row)
         if data is None:
-            raise NotFound(f"The row {tuple(order)} is not in the live state of view {self.shape.view.name!r}")
+            raise NotFound(f"The row {tuple(row)} is not in the live state of view {self.shape.view.name!r}")
         while self.head.level and self.shape.summary.count(data) == 1:
             number = Node(self.shape.summary, data).column(self.shape.child)[0]
             data = self._node(number, self.head.level - 1).data
@@ -185,18 +186,19 @@ class Writer:
         self.head.root = data
         return self.shape.layout(self.head.level).count(data) > 0
 
-    def _remove(self, node: Node, level: int, order: list[Any], row: PackedRow) -> bytes | None:
+    def _remove(self, node: Node, level: int, row: list[Any]) -> bytes | None:
         """The node without the row; None where it does not have it."""
+        order = row[: self.shape.order]
         start, stop = self._before(node, order), self._after(node, order)
         if level == 0:
-            alone = node.layout.build([row])
+            alone = node.layout.build([node.layout.pack(row)])
             for at in range(start, stop):
                 if node.layout.one(node.data, at) == alone:
                     return node.layout.splice(node.data, at, 1)
             return None
         for at in range(max(0, start - 1), stop):
             number = node.column(self.shape.child)[at]
-            data = self._remove(self._node(number, level - 1), level - 1, order, row)
+            data = self._remove(self._node(number, level - 1), level - 1, row)
             if data is None:
                 continue
             if self.shape.layout(level - 1).count(data):
@@ -220,8 +222,8 @@ class Writer:
 
     def _orders(self, node: Node, start: int, stop: int) -> Sequence[list[Any]]:
         """What orders rows of equal time."""
-        columns = [node.column(index)[start:stop] for index in range(1, self.shape.order)]
-        return [list(each) for each in zip(*columns, strict=True)] if columns else [[]] * (stop - start)
+        places = range(1, self.shape.order)
+        return [[node.value(place, index) for place in places] for index in range(start, stop)]
 
     def _node(self, number: int, level: int) -> Node:
         data = self._kv.get(self._base + node_key(number))

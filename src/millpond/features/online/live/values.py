@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,6 +16,7 @@ from millpond.core.errors import SchemaMismatch
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _FIRST_DAY = date(1970, 1, 1).toordinal()
+_SINGLE = struct.Struct("<f")
 _DECIMALS = Context(prec=77)
 
 #: Greatest precision of a decimal whose unscaled value fits into 64 bits.
@@ -54,6 +56,11 @@ class Type:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _single(value: float) -> float:
+    """The nearest float of 32 bits."""
+    return float(_SINGLE.unpack(_SINGLE.pack(value))[0])
 
 
 def _instant(value: datetime) -> int:
@@ -97,7 +104,7 @@ _TYPES = {
     "boolean": Type("b", int, bool),
     "int": Type("i", int, _same),
     "long": Type("q", int, _same),
-    "float": Type("f", float, _same),
+    "float": Type("f", _single, _same),
     "double": Type("d", float, _same),
     "string": Type("", str.encode, bytes.decode),
     "date": Type("i", lambda value: value.toordinal() - _FIRST_DAY, lambda raw: date.fromordinal(raw + _FIRST_DAY)),

@@ -42,11 +42,11 @@ class LiveView:
         """Add a row, at any place in time; an equal row is another one."""
         base = prefix + entity
         shape = self._shape
-        packed = shape.pack(row)
+        raw = shape.raw(row)
         data = kv.get(base + HEAD)
         head = Head.unpack(data) if data else Head(0, 0, b"", shape.leaf.build([]))
-        Writer(shape, kv, base, head).insert(packed)
-        head.newest = self._newest.with_row(head.newest, shape.values(packed))
+        Writer(shape, kv, base, head).insert(raw)
+        head.newest = self._newest.with_row(head.newest, raw)
         kv.put(base + HEAD, head.pack())
 
     def remove(self, kv: KeyValueWrites, prefix: bytes, entity: bytes, row: Row) -> None:
@@ -57,15 +57,15 @@ class LiveView:
         """
         base = prefix + entity
         shape = self._shape
-        packed = shape.pack(row)
+        raw = shape.raw(row)
         data = kv.get(base + HEAD)
         if data is None:
             raise NotFound(f"The row {row} is not in the live state of view {self.view.name!r}")
         head = Head.unpack(data)
-        if not Writer(shape, kv, base, head).remove(packed):
+        if not Writer(shape, kv, base, head).remove(raw):
             kv.delete(base + HEAD)
             return
-        head.newest = self._newest.without_row(head.newest, shape.values(packed), Reader(shape, kv, base, head))
+        head.newest = self._newest.without_row(head.newest, raw, Reader(shape, kv, base, head))
         kv.put(base + HEAD, head.pack())
 
     def compute(self, kv: KeyValueReads, prefix: bytes, entity: bytes, at: int) -> tuple[Any, ...] | None:
