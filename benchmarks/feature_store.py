@@ -103,9 +103,11 @@ def by_hand(way: str, part: str, folder: Path) -> None:
     for table in ("events", "examples"):
         engine.execute(f"CREATE VIEW {table} AS FROM read_parquet('{folder / table}.parquet')")
     with processes.stopwatch() as figures:
+        if part == "all":  # the latest values, and beside them the windows in the form that was asked for
+            engine.execute(f"CREATE TEMP TABLE newest AS {latest_by_hand(CASE)}")
         query = HAND[way](engine)
-        if part == "all":  # the windows in the form that was asked for, and the latest values beside them
-            query = f"SELECT * FROM ({query}) JOIN ({latest_by_hand(CASE)}) USING (example)"
+        if part == "all":
+            query = f"SELECT * FROM ({query}) JOIN newest USING (example)"
         engine.execute(f"COPY ({query}) TO '{folder / f'{part} {way}'}.parquet' (FORMAT parquet)")
     processes.tell(**figures, MiB=processes.peak())
 
