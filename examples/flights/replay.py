@@ -110,7 +110,7 @@ def replay(client: httpx.Client, events: list[Event], flights: list[dict[str, An
         if answer.is_error:
             sys.exit(answer.text)
         asked += len(batch)
-        if asked // 2500 > (asked - len(batch)) // 2500:
+        if asked // 1000 > (asked - len(batch)) // 1000:
             rate = asked / (time.perf_counter() - began)
             print(f"  {moment:%d %B}: {pushed:,} events, {asked:,} predictions, {rate:,.0f} a second", flush=True)
     print(f"{pushed:,} events pushed, {asked:,} predictions in {time.perf_counter() - began:.0f} s")

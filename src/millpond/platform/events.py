@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import NotFound, RequestError
+from millpond.core.errors import Conflict, NotFound, RequestError, Unavailable
 from millpond.core.time import Duration, now
 from millpond.definitions.tables import Table
 from millpond.lake.ports import Snapshot
 from millpond.platform.alone import alone
 from millpond.platform.platform import Platform
+from millpond.platform.progress import step
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Most events of one request.
+#: Landing lets older snapshots of a table go, so that it stays fast: all but the newest, and those that are pinned.
+_KEPT_SNAPSHOTS = 30
+
+#: Most events of one request, and of one landing.
 MOST = 100_000
 
 
@@ -73,9 +77,13 @@ def push(platform: Platform, name: str, rows: Sequence[Mapping[str, Any]] | pa.T
 
 
 def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Snapshot]:
-    """Write pushed events into their tables in the lake (default: all tables); the snapshots that were made.
+    """Write what was pushed until now into its tables in the lake (default: all tables); the snapshots that were made.
 
     Killed at any point, it is repeated by the next call, and each event is in its table once.
+
+    Raises:
+        Unavailable: The shared store does not answer.
+        Conflict: Another server is landing the same events.
     """
     from millpond.lake.events import land as land_rows
 
@@ -87,10 +95,34 @@ def land(platform: Platform, names: Iterable[str] | None = None) -> dict[str, Sn
         if table is None or not table.keys or platform.online.pending(name, limit=1) is None:
             continue
         with alone(platform, f"table-{name}"):
-            while (pending := platform.online.pending(name)) is not None:
+            while (pending := platform.online.pending(name, limit=MOST)) is not None:
                 made[name] = land_rows(platform.lake, table, pending.rows, f"{pending.first}-{pending.last}")
                 platform.online.land(name, pending.last)
+                if pending.rows.num_rows < MOST:  # what came meanwhile can wait; there may be no end of it
+                    break
+            _tidy(platform, name)
     return made
+
+
+def _tidy(platform: Platform, name: str) -> None:
+    """Merge the small files that landing makes, and let old snapshots go, now and then."""
+    if len(platform.lake.history(name)) > 2 * _KEPT_SNAPSHOTS:
+        platform.lake.compact(name)
+        platform.lake.expire(name, keep_last=_KEPT_SNAPSHOTS, older_than=timedelta(minutes=10))
+
+
+def land_or_wait(platform: Platform, names: Iterable[str] | None = None) -> bool:
+    """As `land`, for those who go on without: whether all has landed.
+
+    Events stay in the log while the shared store does not answer, or while another server lands them.
+    """
+    try:
+        land(platform, names)
+    except (Unavailable, Conflict) as error:
+        with step(platform.listener, "land events") as current:
+            current.detail = f"later: {error.what}"
+        return False
+    return True
 
 
 def _snapshot(platform: Platform, table: Table, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Snapshot:

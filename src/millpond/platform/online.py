@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from millpond.core.errors import Conflict, MillpondError, NotFound
+from millpond.core.errors import Conflict, MillpondError, NotFound, Unavailable
 from millpond.core.fingerprints import fingerprint
 from millpond.core.names import did_you_mean
 from millpond.core.time import Duration, grid_floor, now
@@ -15,10 +16,11 @@ from millpond.definitions.features import Features
 from millpond.features.online.ports import OnlineView, ViewState
 from millpond.features.plan import ViewPlan, plan_view
 from millpond.features.ports import PinnedView
+from millpond.lake.events import only_landed_since
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.applied import record
-from millpond.platform.events import land
+from millpond.platform.events import land, land_or_wait
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 from millpond.registry.ports import Version
@@ -87,7 +89,7 @@ class Upkeep:
         A view that cannot be refreshed now is left as it is; predictions then compute it from the lake.
         """
         platform = self._platform
-        land(platform)
+        land_or_wait(platform)
         champions = list(self._champion_views())
         done = [each for view in champions if (each := self._refresh(view)) is not None and each.how != "up to date"]
         if done:
@@ -102,7 +104,7 @@ class Upkeep:
             if self._done.get(meaning) == at:
                 return None
             done = _refresh(self._platform, view, full=False)
-        except (NotFound, Conflict):
+        except (NotFound, Conflict, Unavailable):
             return None
         self._done[meaning] = at
         return done
@@ -126,6 +128,8 @@ def drop_unused(platform: Platform, champions: Sequence[Features]) -> list[str]:
     for state in platform.online.states():
         if state.view.fingerprint not in kept:
             platform.online.drop(state.view)
+            with suppress(NotFound):  # its table may be gone
+                platform.lake.unpin(state.view.table, f"online-{state.view.fingerprint}")
             dropped.append(state.view.name)
     return dropped
 
@@ -151,10 +155,9 @@ def _refresh_live(
     platform: Platform, plan: ViewPlan, known: OnlineView, state: ViewState | None, *, full: bool
 ) -> Refreshed:
     from millpond.features.online.refresh import live_rows, live_since
-    from millpond.lake.events import only_landed_since
 
     table = known.table
-    if state is not None and not full and only_landed_since(platform.lake.history(table), state.source):
+    if state is not None and not full and _follows(platform, state):
         return Refreshed(known.name, "up to date", state)
     position = platform.online.landed(table)  # before the snapshot is taken: it then holds all of these
     plan = plan_view(PinnedView(plan.pinned.view, platform.lake.snapshot(table)))
@@ -162,6 +165,7 @@ def _refresh_live(
         since = live_since(engine, plan, now())
         rows = live_rows(engine, plan, since)
         done = platform.online.load(OnlineView.of(plan), plan.pinned.snapshot.id, since, position, rows)
+    _keep(platform, known, plan.pinned.snapshot)
     return Refreshed(known.name, "full", done)
 
 
@@ -172,13 +176,26 @@ def _refresh_grid(
 
     assert known.every is not None
     grid = grid_floor(now(), Duration(known.every))
-    if state is not None and not full and state.grid == grid:
+    if state is not None and not full and state.grid == grid and _follows(platform, state):
         return Refreshed(known.name, "up to date", state)
     changed = None if full else _before(platform, state)
     with platform.compute() as engine, engine.session():
         values = grid_values(engine, plan, grid, changed)
         done = platform.online.publish(known, plan.pinned.snapshot.id, grid, values, full=changed is None)
+    _keep(platform, known, plan.pinned.snapshot)
     return Refreshed(known.name, "full" if changed is None else "incremental", done)
+
+
+def _follows(platform: Platform, state: ViewState) -> bool:
+    """Whether nothing but pushed events has come into the view's table since."""
+    return only_landed_since(platform.lake, platform.lake.snapshot(state.view.table), state.source)
+
+
+def _keep(platform: Platform, known: OnlineView, snapshot: Snapshot) -> None:
+    """Keep the snapshot that a view was made of from expiry, in place of the one before."""
+    name = f"online-{known.fingerprint}"
+    platform.lake.unpin(snapshot.table, name)
+    platform.lake.pin(snapshot, name)
 
 
 def _before(platform: Platform, state: ViewState | None) -> tuple[Snapshot, datetime] | None:

@@ -28,9 +28,9 @@ _REMEMBERED = 100_000
 class OnlineFeaturizer:
     """Implements `serving.ports.Featurizer`; values are equal to those of `LakeFeaturizer`, pushed events included.
 
-    A view is looked up online where the store holds exactly its meaning, and exactly for the rows' instants. Else it
-    is computed from the lake, after pending events have landed there: slower, and the same. Used by one thread at a
-    time.
+    A view is looked up online where the store holds exactly its meaning, exactly for the rows' instants, and nothing
+    but pushed events has changed its table since (which is noticed within a second). Else it is computed from the
+    lake, after pending events have landed there: slower, and the same. Used by one thread at a time.
 
     Args:
         lake: Computes what is not there online.
@@ -90,7 +90,7 @@ class OnlineFeaturizer:
         """The view's features for all rows; None where the store does not have them exactly."""
         known = self._online_view(view)
         state = reader.state(known)
-        if state is None:
+        if state is None or not self._snapshots.only_landed_since(view.source.name, state.source):
             return None
         keys = request.keys(known.entity_keys)
         there = [index for index, key in enumerate(keys) if key is not None]

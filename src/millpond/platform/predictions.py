@@ -16,7 +16,7 @@ from millpond.lake.current import CurrentSnapshots
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.batch_receipts import SCORED, pin_sources
-from millpond.platform.events import land
+from millpond.platform.events import land_or_wait
 from millpond.platform.featurizing import LakeFeaturizer
 from millpond.platform.online_featurizing import OnlineFeaturizer
 from millpond.platform.platform import Platform
@@ -47,7 +47,7 @@ def load_predictor(
     featurizer: Featurizer = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
     if online and loaded.model.views:
         lake = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
-        featurizer = OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land(platform, tables))
+        featurizer = OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land_or_wait(platform, tables))
     return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
 
 
@@ -84,7 +84,7 @@ def predict_batch(platform: Platform, model: str, source: str, target: str) -> S
 
     if target in platform.definitions.tables:
         raise RequestError(f"{target} is a table that the project declares", hint="name another table with --to")
-    land(platform)
+    land_or_wait(platform)
     snapshot = platform.lake.snapshot(source)
     with _champion_predictor(platform, model, online=False) as predictor, platform.engine() as engine:
         served = predictor.served

@@ -11,7 +11,7 @@ from millpond.features.ports import PinnedView
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.batch_receipts import find_in_batches
-from millpond.platform.events import land
+from millpond.platform.events import land_or_wait
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import FeatureValue, PredictionLine, Receipt, SnapshotRef
 from millpond.serving.ports import Prediction
@@ -39,7 +39,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
     loaded = versions.load(platform, platform.store.version(made.model, made.version))
     lineage = platform.store.lineage(loaded.version)
     pushed = [table for table, position in made.events.items() if position]
-    land(platform, pushed)
+    land_or_wait(platform, pushed)
     snapshots = {
         table: platform.lake.snapshot(table) if table in pushed else _snapshot(platform, table, number)
         for table, number in made.snapshots.items()

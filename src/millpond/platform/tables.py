@@ -15,7 +15,7 @@ from millpond.definitions.tables import SqlDerivation, Table, WriteMode
 from millpond.lake.ports import Engine, Snapshot
 from millpond.platform.alone import alone
 from millpond.platform.applied import record
-from millpond.platform.events import land
+from millpond.platform.events import land_or_wait
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 
@@ -87,7 +87,7 @@ def refresh(platform: Platform, tables: Iterable[Table]) -> dict[str, Snapshot]:
     """
     snapshots: dict[str, Snapshot] = {}
     tables = list(tables)
-    land(platform, [table.name for table in tables])
+    land_or_wait(platform, [table.name for table in tables])
     with platform.compute() as engine:
         for table in tables:
             with alone(platform, f"table-{table.name}"):

@@ -17,8 +17,11 @@ from millpond.core.errors import MillpondError
 from millpond.platform.online import Upkeep
 from millpond.platform.platform import open_project
 
-#: Seconds between two looks for something to do.
+#: Seconds between two looks for something to do, where there is little.
 EVERY = 5.0
+
+#: It rests at least this many times as long as it worked, so that predictions have the machine.
+IDLE = 4.0
 
 #: Seconds between two collections of the lake's garbage.
 GARBAGE_EVERY = 3600.0
@@ -32,7 +35,8 @@ def main() -> None:
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--profile", required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.INFO)
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.WARNING)
+    _log.setLevel(logging.INFO)
     platform = open_project(arguments.project, profile=arguments.profile)
     upkeep = Upkeep(platform)
     collected = time.monotonic()
@@ -42,7 +46,8 @@ def main() -> None:
         if began - collected > GARBAGE_EVERY:
             collected = began
             _try("collecting garbage", platform.lake.collect_garbage)
-        time.sleep(max(0.0, EVERY - (time.monotonic() - began)))
+        took = time.monotonic() - began
+        time.sleep(max(EVERY - took, IDLE * took))
 
 
 def _refresh(upkeep: Upkeep) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -394,6 +395,77 @@ class TestRedisGone:
             found.add(each)
         assert set(acknowledged) <= found
         assert live(one, "a")[0] == live(one, "b")[0] == len(found) / 2
+
+
+@pytest.mark.slow
+def test_servers_agree_after_all_kinds_of_work_while_redis_is_killed(server, redis_server):
+    """Two servers push the same kinds of rows, land them in a lake and load from it; operations leave Redis at once."""
+    chance = random.Random(11)
+    options = {"retention": timedelta(0)}
+    stores = {name: server(name, **options) for name in "ab"}
+    load(stores["a"])
+    lake, acknowledged, failures = {}, {}, []
+    lake_lock, over = threading.Lock(), threading.Event()
+
+    def push(name, base):
+        mine = random.Random(base)
+        while not over.is_set():
+            row = (base + mine.randrange(100), mine.choice("xyz"), mine.randrange(1000))
+            acknowledged.pop(row[0], None)  # until it is known
+            stores[name].push("sales", KEY, events(row))
+            acknowledged[row[0]] = row[1:]
+
+    def land():
+        time.sleep(0.05)
+        store = stores[chance.choice("ab")]
+        found = store.pending("sales", chance.choice([3, 50, 1000]))
+        if found is not None:
+            with lake_lock:
+                lake.update((row["id"], (row["shop"], row["amount"])) for row in found.rows.to_pylist())
+            store.land("sales", found.last)
+
+    def load_again():
+        time.sleep(0.3)
+        store = stores[chance.choice("ab")]
+        position = store.landed("sales")
+        with lake_lock:
+            rows = [(id, *rest) for id, rest in lake.items()]
+        load(store, *rows, position=position)
+
+    def work(action, *arguments):
+        while not over.is_set():
+            try:
+                action(*arguments)
+            except (Unavailable, Conflict):
+                pass
+            except Exception as error:
+                failures.append(error)
+
+    actions = [(push, "a", 0), (push, "b", 1000), (land,), (load_again,)]
+    threads = [threading.Thread(target=work, args=each) for each in actions]
+    for each in threads:
+        each.start()
+    for _ in range(5):
+        time.sleep(chance.uniform(1, 2))
+        redis_server.kill()
+        time.sleep(chance.uniform(0, 0.5))
+        redis_server.start()
+    over.set()
+    for each in threads:
+        each.join()
+    assert not failures
+    again(lambda: stores["a"].push("sales", KEY, events((5000, "end", 1))))
+    stores["c"] = server("c")
+    for each in stores.values():
+        until(lambda each=each: live(each, "end") == (1, 1) and each.synced_at() is None)
+    rows = dict(lake)
+    for row in stores["a"]._local.pending("sales").rows.to_pylist():
+        rows[row["id"]] = (row["shop"], row["amount"])
+    assert len(acknowledged) > 20
+    assert {id: rows.get(id) for id in acknowledged} == acknowledged
+    for shop in "xyz":
+        amounts = [amount for name, amount in rows.values() if name == shop]
+        assert {live(each, shop) for each in stores.values()} == {(len(amounts), sum(amounts))}
 
 
 class TestRedisThatLost:

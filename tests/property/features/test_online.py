@@ -23,7 +23,6 @@ from millpond.features.online.live import LiveView, bulk, tree
 from millpond.features.online.lmdb import LmdbStore
 from millpond.features.online.ports import OnlineView, Row
 from millpond.features.plan import plan_views
-from millpond.features.point_in_time import join_features
 from millpond.features.ports import PinnedView
 from millpond.lake.ports import Column, Snapshot
 
@@ -103,7 +102,7 @@ def online_view(world: Any, schema: pa.Schema) -> OnlineView:
         Column(each.name, TYPES.get(each.type) or f"decimal({each.type.precision}, {each.type.scale})")
         for each in schema
     )
-    snapshot = Snapshot("events", 1, datetime.now(UTC), len(world.rows), columns)
+    snapshot = Snapshot(world.view.source.name, 1, datetime.now(UTC), len(world.rows), columns)
     return OnlineView.of(plan_views([PinnedView(world.view, snapshot)])[0])
 
 
@@ -173,20 +172,12 @@ def answers(live: LiveView, kv: Any, world: Any) -> list[dict[str, Any] | None]:
     return found
 
 
-def same(found: Any, expected: Any, scale: float) -> bool:
-    if isinstance(expected, Fraction) and isinstance(found, float):
-        return abs(Fraction(found) - expected) <= Fraction(1e-9) * Fraction(max(scale, abs(float(expected))))
-    if isinstance(expected, float) and isinstance(found, float):
-        return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9 * scale)
-    return found == expected and (type(found) is type(expected) or isinstance(expected, Fraction))
-
-
 def scale_of(rows: list[dict[str, Any]], feature: Any) -> float:
     """The largest number that went into a feature."""
     return max((abs(float(row[feature.column])) for row in rows if feature.column and row[feature.column]), default=0)
 
 
-def check(live: LiveView, kv: Any, world: Any, rows: list[dict[str, Any]], oracle: Any) -> None:
+def check(live: LiveView, kv: Any, world: Any, rows: list[dict[str, Any]], oracle: Any, cases: Any) -> None:
     """The answers are the oracle's over `rows`."""
     held = {entity(live.view, row) for row in rows if live_row(live.view, row)}
     for example, found in zip(world.spine, answers(live, kv, world), strict=True):
@@ -200,7 +191,7 @@ def check(live: LiveView, kv: Any, world: Any, rows: list[dict[str, Any]], oracl
         for name, feature in world.view.features.items():
             full = f"{world.view.name}__{name}"
             scale = scale_of(rows, feature) if isinstance(wanted[full], (Fraction, float)) else 0
-            assert same(found[full], wanted[full], scale), (example, str(feature), found[full], wanted[full])
+            assert cases.same(found[full], wanted[full], scale), (example, str(feature), found[full], wanted[full])
 
 
 def shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
@@ -220,28 +211,30 @@ def order_of(world: Any, seed: int | None) -> list[dict[str, Any]]:
 
 
 @given(data=st.data())
-def test_pushed_rows_give_what_the_oracle_says(data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
+def test_pushed_rows_give_what_the_oracle_says(
+    data: st.DataObject, kv: Any, oracle: Any, worlds: Any, cases: Any
+) -> None:
     clear(kv)
-    world = data.draw(worlds.worlds())
+    world = data.draw(worlds.cases())
     live = LiveView(online_view(world, worlds.SCHEMA))
     with nodes(data.draw(SIZES)):
         for row in order_of(world, data.draw(ORDERS)):
             insert(live, kv, row)
-    check(live, kv, world, world.rows, oracle)
+    check(live, kv, world, world.rows, oracle, cases)
 
 
 @given(data=st.data())
 @settings(max_examples=settings().max_examples // 2)
-def test_updates_and_deletions(data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
+def test_updates_and_deletions(data: st.DataObject, kv: Any, oracle: Any, worlds: Any, cases: Any) -> None:
     """Some rows are loaded, the rest inserted; then some are replaced, and in the end all are removed."""
     clear(kv)
-    world = data.draw(worlds.worlds())
+    world = data.draw(worlds.cases())
     live = LiveView(online_view(world, worlds.SCHEMA))
     rows = list(world.rows)
     loaded = data.draw(st.integers(0, len(rows)))
     with nodes(data.draw(SIZES)):
         load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([1, 2, 5, 1000])))
-        check(live, kv, world, rows[:loaded], oracle)
+        check(live, kv, world, rows[:loaded], oracle, cases)
         for row in rows[loaded:]:
             insert(live, kv, row)
         for _ in range(data.draw(st.integers(0, 12)) if rows else 0):
@@ -249,20 +242,20 @@ def test_updates_and_deletions(data: st.DataObject, kv: Any, oracle: Any, worlds
             remove(live, kv, rows[place])
             rows[place] = data.draw(worlds.rows(rows[place]["id"]))
             insert(live, kv, rows[place])
-        check(live, kv, world, rows, oracle)
+        check(live, kv, world, rows, oracle, cases)
         while rows:
             remove(live, kv, rows.pop(data.draw(st.integers(0, len(rows) - 1))))
             if data.draw(st.integers(0, 5)) == 0:
-                check(live, kv, world, rows, oracle)
+                check(live, kv, world, rows, oracle, cases)
     assert list(kv.scan(b"", b"\xff")) == []
 
 
 @given(seed=st.integers(0, 2**32), data=st.data())
 @settings(max_examples=settings().max_examples // 2)
-def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, worlds: Any) -> None:
+def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, worlds: Any, cases: Any) -> None:
     """Many rows of few entities, in any order, some of them loaded; forgetting leaves nothing."""
     clear(kv)
-    world = worlds.crowded_world(seed)
+    world = worlds.crowded_case(seed)
     live = LiveView(online_view(world, worlds.SCHEMA))
     rows = order_of(world, data.draw(ORDERS))
     loaded = data.draw(st.sampled_from([0, len(rows) // 2, len(rows)]))
@@ -270,7 +263,7 @@ def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, wo
         load(live, kv, rows[:loaded], worlds.SCHEMA, data.draw(st.sampled_from([7, 1000])))
         for row in rows[loaded:]:
             insert(live, kv, row)
-    check(live, kv, world, rows, oracle)
+    check(live, kv, world, rows, oracle, cases)
     for key in {entity(live.view, row) for row in rows}:
         assert live.forget(kv, PREFIX, key) == sum(entity(live.view, row) == key for row in rows)
     assert list(kv.scan(b"", b"\xff")) == []
@@ -279,7 +272,7 @@ def test_crowded_worlds(seed: int, data: st.DataObject, kv: Any, oracle: Any, wo
 @given(seed=st.integers(0, 2**32), data=st.data())
 @settings(max_examples=settings().max_examples // 4)
 def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, kv: Any, worlds: Any) -> None:
-    world = worlds.crowded_world(seed)
+    world = worlds.crowded_case(seed)
     live = LiveView(online_view(world, worlds.SCHEMA))
     found = []
     for order in range(2):
@@ -291,16 +284,18 @@ def test_the_order_of_insertion_does_not_matter(seed: int, data: st.DataObject, 
     for one, other in zip(*found, strict=True):
         assert (one is None) == (other is None)
         for name, feature in world.view.features.items() if one else ():
-            left, right = one[f"view__{name}"], other[f"view__{name}"]
+            left, right = one[f"{world.view.name}__{name}"], other[f"{world.view.name}__{name}"]
             scale = scale_of(world.rows, feature) if isinstance(left, float) else 0
             assert left == right or math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9 * scale)
 
 
 @given(data=st.data())
 @settings(max_examples=settings().max_examples // 4)
-def test_a_store_answers_what_duckdb_joins(data: st.DataObject, engine: Any, oracle: Any, worlds: Any) -> None:
+def test_a_store_answers_what_duckdb_joins(
+    data: st.DataObject, engine: Any, oracle: Any, worlds: Any, cases: Any
+) -> None:
     """Rows are loaded, pushed, pushed again, and replaced; the last state of each is what a join would read."""
-    world = data.draw(worlds.worlds())
+    world = data.draw(worlds.cases())
     view = replace(online_view(world, worlds.SCHEMA), every=None)
     rows = list(world.rows)
     loaded = data.draw(st.integers(0, len(rows))) if view.row_keys else len(rows)  # without a key nothing is pushed
@@ -308,30 +303,30 @@ def test_a_store_answers_what_duckdb_joins(data: st.DataObject, engine: Any, ora
         order = [*view.entity_keys, *([view.time] if view.time else [])]
         table = pa.Table.from_pylist(rows[:loaded], schema=worlds.SCHEMA).select(sorted(view.types))
         table = table.sort_by([(name, "ascending") for name in order])
-        store.load(view, 1, None, store.landed("events"), table.to_reader(max_chunksize=4))
+        store.load(view, 1, None, store.landed(view.table), table.to_reader(max_chunksize=4))
         at = loaded
         while at < len(rows):
             stop = data.draw(st.integers(at + 1, len(rows)))
             pushed = pa.Table.from_pylist(rows[at:stop], schema=worlds.SCHEMA)
-            store.push("events", view.row_keys, pushed)
+            store.push(view.table, view.row_keys, pushed)
             if data.draw(st.booleans()):
-                assert store.push("events", view.row_keys, pushed).duplicates == stop - at
+                assert store.push(view.table, view.row_keys, pushed).duplicates == stop - at
             at = stop
         for _ in range(data.draw(st.integers(0, 4)) if rows and view.row_keys else 0):
             place = data.draw(st.integers(0, len(rows) - 1))
             rows[place] = {**data.draw(worlds.rows(rows[place]["id"])), "name": rows[place]["name"]}
-            store.push("events", view.row_keys, pa.Table.from_pylist([rows[place]], schema=worlds.SCHEMA))
-        changed = replace(world, rows=rows)
+            store.push(view.table, view.row_keys, pa.Table.from_pylist([rows[place]], schema=worlds.SCHEMA))
+        changed = replace(world, sources=(replace(world.sources[0], rows=rows),))
         found = stored(store, view, changed)
-    joined = joined_by(engine, changed)
+    joined = cases.by_engine(changed, engine)
     for example, values, wanted in zip(world.spine, found, joined, strict=True):
         exact = oracle.features_at(world.view, rows, example, example["at"])
         for name, feature in world.view.features.items():
             full = f"{world.view.name}__{name}"
             value = values[full] if values else (0 if feature.kind in ("count", "nunique") else None)
             scale = scale_of(rows, feature) if isinstance(exact[full], (Fraction, float)) else 0
-            assert same(value, exact[full], scale), (example, str(feature), value, exact[full])
-            assert same(value, wanted[full], scale), (example, str(feature), value, wanted[full])
+            assert cases.same(value, exact[full], scale), (example, str(feature), value, exact[full])
+            assert cases.same(value, wanted[full], scale), (example, str(feature), value, wanted[full])
 
 
 def stored(store: LmdbStore, view: OnlineView, world: Any) -> list[dict[str, Any] | None]:
@@ -349,15 +344,3 @@ def stored(store: LmdbStore, view: OnlineView, world: Any) -> list[dict[str, Any
             names = [each.name for each in view.features]
             found.append(None if values is None else dict(zip(names, values, strict=True)))
     return found
-
-
-def joined_by(engine: Any, world: Any) -> list[dict[str, Any]]:
-    """What a point-in-time join says of each example."""
-    snapshot = engine.add("events", world.table())
-    engine.register("examples", world.examples())
-    try:
-        with engine.session():
-            relation = join_features(engine, "examples", "at", [PinnedView(world.view, snapshot)])
-            return engine.table(f"SELECT * FROM {relation} ORDER BY row").to_pylist()
-    finally:
-        engine.drop(snapshot)

@@ -132,11 +132,13 @@ def test_landing_twice_is_landing_once_and_keeps_the_table_up_to_date(lake, read
         assert read(landed, "id, size") == [(1, 1), (2, 20), (3, 31)]
     assert landed.properties["source"] == "abc"
     assert landed.properties["events"] == "1-3"
-    history = lake.history("orders")
-    assert only_landed_since(history, first.id)
-    lake.append("orders", pa.table({"id": [9], "size": [9]}))
-    assert not only_landed_since(lake.history("orders"), first.id)
-    assert not only_landed_since(history, 12345)
+    again = land(lake, table, pa.table({"id": [4], "size": [4]}), "4-4")
+    assert only_landed_since(lake, again, first.id)
+    assert only_landed_since(lake, again, landed.id)
+    assert not only_landed_since(lake, again, 12345)
+    later = lake.append("orders", pa.table({"id": [9], "size": [9]}))
+    assert not only_landed_since(lake, later, first.id)
+    assert not only_landed_since(lake, land(lake, table, rows, "5-7"), again.id)
 
 
 def test_a_table_that_is_overwritten_keeps_its_pushed_rows(lake, engine):

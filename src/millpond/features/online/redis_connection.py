@@ -145,12 +145,13 @@ class Connection:
                 retry=Retry(NoBackoff(), 0),
                 **options,
             )
-        except (ValueError, TypeError, redis.RedisError):  # their words may hold the password
+        except (ValueError, TypeError):  # their words may hold the password
             raise SettingsError(f"{self.where} is no URL of Redis", hint=URL_RULE) from None
 
     def single(self) -> Any:
         """A client of one connection, for one thread, that tells when the connection was lost."""
-        return self._client(single_connection_client=True)
+        with self.errors():
+            return self._client(single_connection_client=True)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
