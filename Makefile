@@ -49,4 +49,4 @@ format: install ## rewrite the code as the linters want it
 	@$(RUN) ruff format --quiet .
 
 clean: ## remove the environment and all caches
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peers .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

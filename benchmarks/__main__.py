@@ -10,9 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import serving, training_set, walk
+from benchmarks import feature_store, growth, online, serving, training_set, walk
 
-BENCHMARKS = {"training_set": training_set, "walk": walk, "serving": serving}
+BENCHMARKS = {
+    "training_set": training_set,
+    "feature_store": feature_store,
+    "online": online,
+    "growth": growth,
+    "walk": walk,
+    "serving": serving,
+}
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

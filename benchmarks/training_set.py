@@ -6,13 +6,9 @@ Parquet file. `python -m benchmarks.training_set` prints the table; `run()` retu
 
 from __future__ import annotations
 
-import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import millpond as mp
+from benchmarks import processes
 from millpond.features.ports import PinnedView
 from millpond.lake.ports import Column, Snapshot
 
 _MEMORY, _THREADS = "4GiB", 2
 _REPEATS = 3
 _HOUR = 3600
-_WINDOWS = {"1h": _HOUR, "1d": 24 * _HOUR, "7d": 7 * 24 * _HOUR, "30d": 30 * 24 * _HOUR}
+WINDOWS = {"1h": _HOUR, "1d": 24 * _HOUR, "7d": 7 * 24 * _HOUR, "30d": 30 * 24 * _HOUR}
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ CASES = (
 def view(case: Case) -> mp.Features:
     """Twenty features: four kinds over four windows, the latest of three columns, and a count of everything."""
     features = {}
-    for over in _WINDOWS:
+    for over in WINDOWS:
         features[f"n_{over}"] = mp.count(over=over)
         features[f"cents_{over}"] = mp.sum("cents", over=over)
         features[f"mean_{over}"] = mp.mean("amount", over=over)
@@ -97,6 +94,9 @@ class FileEngine:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
 
+    def reader(self, sql: str) -> Any:
+        return self._connection.sql(sql).to_arrow_reader(65_536)
+
     @contextmanager
     def session(self) -> Iterator[None]:
         yield
@@ -116,7 +116,7 @@ def by_millpond(engine: Any, case: Case) -> str:
     return f"SELECT example, {names} FROM {relation}"
 
 
-def _latest_by_hand(case: Case) -> str:
+def latest_by_hand(case: Case) -> str:
     """De-duplicate by the tie rule, then ASOF; with late rows, only those that advance the state."""
     if case.late:
         steps = """
@@ -142,12 +142,12 @@ def by_frames(engine: Any, case: Case) -> str:
     frames = ", ".join(
         f"w_{over} AS (PARTITION BY account ORDER BY ts RANGE BETWEEN INTERVAL '{seconds} seconds' PRECEDING "
         "AND INTERVAL '1 microsecond' PRECEDING)"
-        for over, seconds in _WINDOWS.items()
+        for over, seconds in WINDOWS.items()
     )
     values = ", ".join(
         f"count(id) OVER w_{over} AS v__n_{over}, sum(cents) OVER w_{over} AS v__cents_{over}, "
         f"avg(amount) OVER w_{over} AS v__mean_{over}, max(amount) OVER w_{over} AS v__top_{over}"
-        for over in _WINDOWS
+        for over in WINDOWS
     )
     return f"""
         WITH mixed AS (
@@ -158,7 +158,7 @@ def by_frames(engine: Any, case: Case) -> str:
             WINDOW w AS (PARTITION BY account ORDER BY ts RANGE BETWEEN UNBOUNDED PRECEDING
                 AND INTERVAL '1 microsecond' PRECEDING), {frames})
         SELECT * FROM (SELECT * FROM framed WHERE example IS NOT NULL)
-        JOIN ({_latest_by_hand(case)}) USING (example)"""
+        JOIN ({latest_by_hand(case)}) USING (example)"""
 
 
 def by_range_join(engine: Any, case: Case) -> str:
@@ -167,10 +167,10 @@ def by_range_join(engine: Any, case: Case) -> str:
     values = ", ".join(
         f"count(*) FILTER (WHERE {inside}) AS v__n_{over}, sum(cents) FILTER (WHERE {inside}) AS v__cents_{over}, "
         f"avg(amount) FILTER (WHERE {inside}) AS v__mean_{over}, max(amount) FILTER (WHERE {inside}) AS v__top_{over}"
-        for over, inside in ((o, f"e.ts >= l.asked - INTERVAL '{s} seconds'") for o, s in _WINDOWS.items())
+        for over, inside in ((o, f"e.ts >= l.asked - INTERVAL '{s} seconds'") for o, s in WINDOWS.items())
     )
     names = ", ".join(
-        f"coalesce(v__n_{over}, 0) AS v__n_{over}, v__cents_{over}, v__mean_{over}, v__top_{over}" for over in _WINDOWS
+        f"coalesce(v__n_{over}, 0) AS v__n_{over}, v__cents_{over}, v__mean_{over}, v__top_{over}" for over in WINDOWS
     )
     return f"""
         WITH joined AS (
@@ -178,11 +178,17 @@ def by_range_join(engine: Any, case: Case) -> str:
             ON e.account = l.account AND e.ts < l.asked {"AND e.known < l.asked" if case.late else ""}
             GROUP BY l.example)
         SELECT example, coalesce(v__n, 0) AS v__n, {names}, v__last_amount, v__last_balance, v__last_category
-        FROM ({_latest_by_hand(case)}) LEFT JOIN joined USING (example)"""
+        FROM ({latest_by_hand(case)}) LEFT JOIN joined USING (example)"""
 
 
 def by_tiles(engine: Any, case: Case) -> str:
     """Hour and day tiles and raw ends joined on equality, windows unnested; late rows joined raw. A tuned form."""
+    windows = windows_by_tiles(engine, case)
+    return f"SELECT * FROM ({windows}) JOIN ({latest_by_hand(case)}) USING (example)"
+
+
+def windows_by_tiles(engine: Any, case: Case) -> str:
+    """The features of `by_tiles` that are not the latest."""
     hour = _HOUR * 1_000_000
     safe = f"known // {hour} = us // {hour}" if case.late else "TRUE"
     engine.execute(f"""
@@ -197,7 +203,7 @@ def by_tiles(engine: Any, case: Case) -> str:
         CREATE TEMP TABLE days AS
         SELECT account, d, sum(n) AS n, sum(na) AS na, sum(cents) AS cents, sum(s) AS s, max(top) AS top
         FROM hours GROUP BY account, d""")
-    steps = ", ".join(f"('{over}', {seconds * 1_000_000}::BIGINT)" for over, seconds in _WINDOWS.items())
+    steps = ", ".join(f"('{over}', {seconds * 1_000_000}::BIGINT)" for over, seconds in WINDOWS.items())
     raw = "count(*) AS n, count(amount) AS na, sum(cents) AS cents, sum(amount) AS s, max(amount) AS top"
     tiles = "sum(n) AS n, sum(na) AS na, sum(cents) AS cents, sum(s) AS s, max(top) AS top"
     late = f"""
@@ -208,7 +214,7 @@ def by_tiles(engine: Any, case: Case) -> str:
         f"max(cents) FILTER (WHERE k = '{k}') AS v__cents_{k}, "
         f"max(s) FILTER (WHERE k = '{k}') / max(na) FILTER (WHERE k = '{k}' AND na > 0) AS v__mean_{k}, "
         f"max(top) FILTER (WHERE k = '{k}') AS v__top_{k}"
-        for k in _WINDOWS
+        for k in WINDOWS
     )
     everything = """
         SELECT example, sum(one) OVER (PARTITION BY account ORDER BY us, one ROWS UNBOUNDED PRECEDING) AS v__n
@@ -233,12 +239,11 @@ def by_tiles(engine: Any, case: Case) -> str:
             {late if case.late else ""}),
         merged AS (SELECT example, k, {tiles} FROM parts GROUP BY example, k),
         wide AS (SELECT example, {pivoted} FROM merged GROUP BY example)
-        SELECT example, v__n, {", ".join(_window_names())}, v__last_amount, v__last_balance, v__last_category
-        FROM ({everything}) LEFT JOIN wide USING (example) JOIN ({_latest_by_hand(case)}) USING (example)"""
+        SELECT example, v__n, {", ".join(_window_names())} FROM ({everything}) LEFT JOIN wide USING (example)"""
 
 
 def _window_names() -> list[str]:
-    return [f"coalesce(v__n_{o}, 0) AS v__n_{o}, v__cents_{o}, v__mean_{o}, v__top_{o}" for o in _WINDOWS]
+    return [f"coalesce(v__n_{o}, 0) AS v__n_{o}, v__cents_{o}, v__mean_{o}, v__top_{o}" for o in WINDOWS]
 
 
 WAYS = {"millpond": by_millpond, "frames": by_frames, "range join": by_range_join, "tiles": by_tiles}
@@ -300,9 +305,7 @@ def generate(case: Case, folder: Path) -> None:
 
 def measure(case: Case, way: str, folder: Path) -> dict[str, float]:
     """Run one way in a fresh process: seconds of the join and the write, of the processors, and peak memory in MiB."""
-    command = [sys.executable, "-m", "benchmarks.training_set", case.name, way, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return processes.child("benchmarks.training_set", case.name, way, str(folder))
 
 
 def child(case: Case, way: str, folder: Path) -> None:
@@ -310,27 +313,29 @@ def child(case: Case, way: str, folder: Path) -> None:
     engine = FileEngine(folder)
     for table in ("events", "examples"):
         engine.execute(f"CREATE VIEW {table} AS FROM read_parquet('{folder / table}.parquet')")
-    started = time.perf_counter()
-    query = WAYS[way](engine, case)
-    engine.execute(f"COPY ({query}) TO '{folder / way}.parquet' (FORMAT parquet)")
-    seconds = time.perf_counter() - started
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "MiB": used.ru_maxrss / 1024}))
+    with processes.stopwatch() as figures:
+        query = WAYS[way](engine, case)
+        engine.execute(f"COPY ({query}) TO '{folder / way}.parquet' (FORMAT parquet)")
+    processes.tell(**figures, MiB=processes.peak())
 
 
 def differences(case: Case, way: str, folder: Path) -> int:
     """Values in which a way differs from Millpond's: floating means by more than a relative 1e-9, others at all."""
-    engine = FileEngine(folder)
+    ours, theirs = (f"read_parquet('{folder / name}.parquet')" for name in ("millpond", way))
+    return different_values(FileEngine(folder), view(case).columns, ours, theirs, case.examples)
+
+
+def different_values(engine: FileEngine, columns: Iterable[str], ours: str, theirs: str, examples: int) -> int:
+    """Values in which two relations differ, by the measure of `differences`; all of an example that one lacks."""
     different = []
-    for name in view(case).columns:
+    for name in columns:
         same = f"a.{name} IS NOT DISTINCT FROM b.{name}"
         if "mean" in name:
             same = f"({same} OR abs(a.{name} - b.{name}) <= 1e-9 * abs(a.{name}))"
         different.append(f"count(*) FILTER (WHERE NOT coalesce({same}, FALSE))")
-    ours, theirs = (f"read_parquet('{folder / name}.parquet')" for name in ("millpond", way))
     query = f"SELECT count(*), {' + '.join(different)} FROM {ours} a JOIN {theirs} b USING (example)"
     rows, values = engine.rows(query)[0]
-    return int(values) + (case.examples - int(rows)) * len(different)
+    return int(values) + (examples - int(rows)) * len(different)
 
 
 def run() -> list[dict[str, Any]]:
