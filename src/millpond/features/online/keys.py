@@ -32,6 +32,7 @@ _SIGN = 1 << 63
 _WIDE_SIGN = 1 << 127
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _pack_long = struct.Struct(">Q").pack
+_pack_plain_long = struct.Struct(">BQ").pack
 _pack_double = struct.Struct(">d").pack
 
 
@@ -56,9 +57,11 @@ class KeyCodec:
     def __init__(self, columns: Sequence[str], types: Mapping[str, str]) -> None:
         self.columns = tuple(columns)
         self._encoders = tuple(_encoder(types[name]) for name in self.columns)
-        self.encode: Callable[[Sequence[Any]], bytes] = (
-            self._encode_string if self._encoders == (_string,) else self._encode
-        )
+        self.encode: Callable[[Sequence[Any]], bytes] = self._encode
+        if self._encoders == (_string,):
+            self.encode = self._encode_string
+        elif self._encoders == (_integer,):
+            self.encode = self._encode_integer
 
     def _encode_string(self, key: Sequence[Any]) -> bytes:
         """As `encode` of a key of one string, which most keys are."""
@@ -70,6 +73,16 @@ class KeyCodec:
         if b"\0" in encoded or len(encoded) > LONGEST - 3:
             return self._encode(key)
         return b"\x01%b\0\0" % encoded
+
+    def _encode_integer(self, key: Sequence[Any]) -> bytes:
+        """As `encode` of a key of one integer."""
+        try:
+            (value,) = key
+            if value.__class__ is int:
+                return _pack_plain_long(1, value + _SIGN)
+        except (TypeError, ValueError, struct.error):
+            pass
+        return self._encode(key)
 
     def _encode(self, key: Sequence[Any]) -> bytes:
         try:
