@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from millpond.cli.output import Output, failures, grid, plain
 from millpond.cli.session import Json, session
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def command(context: typer.Context, json: Json = False) -> None:
@@ -20,6 +25,12 @@ def command(context: typer.Context, json: Json = False) -> None:
         server = (running_instance(platform.settings.run) or {}).get("url")
         tables = [(each.name, each.rows, each.changed_at, each.kind) for each in status.tables]
         models = [(each.name, each.versions, each.champion, each.trained_at) for each in status.models]
+        online = [(each.view, each.entities, each.refreshed_at, each.exact_from) for each in status.online]
+        parts: list[str | Table] = (
+            ["", grid("online view", "entities", "refreshed", "exact from", rows=online)] if online else []
+        )
+        if status.synced_at is not None:
+            parts.append(f"the shared store does not answer; what is online is complete until {status.synced_at}")
         output.data(
             {"server": server, **plain(status)},
             [
@@ -29,5 +40,6 @@ def command(context: typer.Context, json: Json = False) -> None:
                 grid("table", "rows", "changed", "kind", rows=tables),
                 "",
                 grid("model", "versions", "champion", "trained", rows=models),
+                *parts,
             ],
         )

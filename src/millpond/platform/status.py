@@ -30,13 +30,25 @@ class ModelStatus:
 
 
 @dataclass(frozen=True)
+class OnlineStatus:
+    """A view online: its entities, when it was refreshed, and from which instant on it is exact (UTC; None: always)."""
+
+    view: str
+    entities: int
+    refreshed_at: datetime
+    exact_from: datetime | None
+
+
+@dataclass(frozen=True)
 class ProjectStatus:
-    """A project under a profile."""
+    """A project under a profile; `synced_at` says until when the online store is complete, None is until now."""
 
     project: str
     profile: str
     tables: tuple[TableStatus, ...]
     models: tuple[ModelStatus, ...]
+    online: tuple[OnlineStatus, ...]
+    synced_at: datetime | None
 
 
 def project_status(platform: Platform) -> ProjectStatus:
@@ -54,5 +66,10 @@ def project_status(platform: Platform) -> ProjectStatus:
         versions = platform.store.versions(name)
         champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
         models.append(ModelStatus(name, len(versions), champion, versions[-1].created_at if versions else None))
+    online = tuple(
+        OnlineStatus(each.view.name, each.entities, each.refreshed_at, each.grid or each.since)
+        for each in platform.online_states
+    )
+    synced_at = platform.online.synced_at() if online else None
     settings = platform.settings
-    return ProjectStatus(settings.name, settings.profile_name, tuple(tables), tuple(models))
+    return ProjectStatus(settings.name, settings.profile_name, tuple(tables), tuple(models), online, synced_at)
