@@ -5,7 +5,7 @@ RUN := $(UV) run --frozen --no-sync
 export UV_PROJECT_ENVIRONMENT := .venv
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test check bench format clean
+.PHONY: help install demo replay test check bench format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ install: .venv/.installed ## create the environment from uv.lock
 
 demo: install ## the whole walk on real flights
 	@$(RUN) python examples/flights/demo.py
+
+replay: install ## December event by event, then the skew of what was served (after make demo)
+	@$(RUN) python examples/flights/replay.py
 
 check: install ## seconds: lint, types, import contracts, fast tests
 	@$(RUN) ruff check --quiet .

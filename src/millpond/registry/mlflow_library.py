@@ -63,7 +63,7 @@ def quiet() -> Iterator[None]:
 
 
 def retrying(call: Callable[[], T]) -> T:
-    """`call()`, again while another process holds the database, up to 30 s.
+    """`call()`, again while another process or thread gets in its way, up to 30 s.
 
     SQLite's own waiting is not enough: a transaction that has read and then wants to write is turned away at once when
     somebody wrote in between.
@@ -80,7 +80,7 @@ def retrying(call: Callable[[], T]) -> T:
         try:
             return call()
         except MlflowException as error:
-            if not _is_busy(error):
+            if not _lost_a_race(error):
                 raise
             if time.monotonic() > deadline:
                 raise Unavailable(
@@ -91,8 +91,11 @@ def retrying(call: Callable[[], T]) -> T:
         pause = min(pause * 2, 0.5)
 
 
-def _is_busy(error: MlflowException) -> bool:
-    return error.error_code == "TEMPORARILY_UNAVAILABLE" and "locked" in str(error)
+def _lost_a_race(error: MlflowException) -> bool:
+    """Whether somebody else has the database, or has just put the same data set there that MLflow was about to add."""
+    text = str(error)
+    busy = error.error_code == "TEMPORARILY_UNAVAILABLE" and "locked" in text
+    return busy or "UNIQUE constraint failed: datasets." in text
 
 
 def perform(call: Callable[[], T], doing: str = "writing its records") -> T:
