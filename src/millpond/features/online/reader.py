@@ -80,9 +80,9 @@ class LmdbReader:
 
     def values(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[tuple[Any, ...] | None]:
         handle = self._handle(view)
-        prefix, encode, unpack = self._prefix(handle), handle.encode, handle.packed.unpack
+        prefix, encode = self._prefix(handle), handle.encode
         get, values = self._txn.get, self._environment.values
-        return [None if (packed := get(prefix + encode(key), None, values)) is None else unpack(packed) for key in keys]
+        return handle.packed.unpack_all([get(prefix + encode(key), None, values) for key in keys])
 
     def columns(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[pa.Array[Any]]:
         handle = self._handle(view)
