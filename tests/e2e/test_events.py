@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 
 from millpond.platform import events, online
@@ -148,3 +149,19 @@ def test_a_table_made_by_its_first_events(walked):
     with platform.engine() as engine:
         found = engine.rows(f"SELECT id, page, ms FROM {engine.scan(platform.lake.snapshot('clicks'))}")
     assert found == [(1, "home", 12)]
+
+
+def test_upkeep_keeps_up_what_champions_use_and_what_was_refreshed_once(walked):
+    definitions = walked.folder / "definitions.py"
+    view = 'mp.Features("spending", entity=customer, source=priced, every="1h", spent=mp.sum("amount"))'
+    definitions.write_text(definitions.read_text() + f"spending = {view}\n")
+    platform = open_project(walked.folder)
+    upkeep = online.Upkeep(platform)
+    assert [each.view for each in upkeep.run()] == ["habits"], "the champion's"
+    online.refresh(platform, ["spending"])
+    assert upkeep.run() == []
+    rows = [[f"f{number}", f"c{number}", NEWEST, "books", 5.0, 0] for number in range(3)]
+    columns = zip(*rows, strict=True)
+    names = ("order_id", "customer_id", "ordered_at", "category", "amount", "returned")
+    platform.lake.append("priced", pa.table({name: list(values) for name, values in zip(names, columns, strict=True)}))
+    assert {each.view: each.how for each in upkeep.run()} == {"habits": "full", "spending": "incremental"}

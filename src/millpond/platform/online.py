@@ -84,14 +84,19 @@ class Upkeep:
         self._done: dict[str, tuple[int, datetime | None]] = {}
 
     def run(self) -> list[Refreshed]:
-        """Land events, refresh the views that champions use where they are not up to date, drop what nobody uses.
+        """Land events, refresh what is not up to date, drop what nobody uses.
+
+        Kept up are the views that champions use, and declared ones that were refreshed by hand once.
 
         A view that cannot be refreshed now is left as it is; predictions then compute it from the lake.
         """
         platform = self._platform
         land_or_wait(platform)
         champions = list(self._champion_views())
-        done = [each for view in champions if (each := self._refresh(view)) is not None and each.how != "up to date"]
+        held = {state.view.name for state in platform.online_states}
+        declared = [view for name, view in platform.definitions.views.items() if name in held]
+        views = [*champions, *declared]
+        done = [each for view in views if (each := self._refresh(view)) is not None and each.how != "up to date"]
         if done:
             drop_unused(platform, champions)
         return done
