@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from millpond.platform.events import land, land_or_wait
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 from millpond.registry.ports import Version
+
+_log = logging.getLogger("millpond.upkeep")
 
 How = Literal["full", "incremental", "up to date"]
 
@@ -110,6 +113,9 @@ class Upkeep:
                 return None
             done = _refresh(self._platform, view, full=False)
         except (NotFound, Conflict, Unavailable):
+            return None
+        except MillpondError as error:  # the other views need not wait for this one
+            _log.warning("%s is not refreshed: %s", view.subject, error)
             return None
         self._done[meaning] = at
         return done
