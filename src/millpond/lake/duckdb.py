@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import DataError
 from millpond.lake.duckdb_errors import translate, translated
+from millpond.lake.frames import native_query
 from millpond.lake.ports import Snapshot
 from millpond.lake.scan import Scannable, scan_sql
 from millpond.lake.schema import excerpt, literal, quoted
@@ -139,12 +140,7 @@ class DuckDBEngine:
         Raises:
             DataError: The frame is not one of this engine.
         """
-        native: Any = frame.to_native()
-        if not hasattr(native, "sql_query"):
-            raise DataError(
-                f"The frame holds {type(native).__name__}, not a query of the engine",
-                hint="build it lazily from the frames that are given, without collect()",
-            )
+        native = native_query(frame, "sql_query")
         with translated("a lazy frame"):
             return f"({native.sql_query()}\n)"
 

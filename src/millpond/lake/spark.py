@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import DataError
+from millpond.lake.frames import native_query
 from millpond.lake.ports import Snapshot
 from millpond.lake.scan import Scannable
 from millpond.lake.small_rows import python_rows
@@ -191,12 +191,7 @@ class SparkEngine:
         Raises:
             DataError: The frame is not one of this engine.
         """
-        native: Any = frame.to_native()
-        if not hasattr(native, "createOrReplaceTempView"):
-            raise DataError(
-                f"The frame holds {type(native).__name__}, not a query of the engine",
-                hint="build it lazily from the frames that are given, without collect()",
-            )
+        native = native_query(frame, "createOrReplaceTempView")
         self._frames += 1
         view = f"__frame_{self._frames}"
         with translated("a lazy frame"):
