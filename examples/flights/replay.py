@@ -49,9 +49,12 @@ def main() -> None:
         platform.online.close()
         with server(project) as client:
             replay(client, events, flights)
-        skew = [MILLPOND[0], "--project", str(project), "skew", "late_arrival", "--all"]
-        subprocess.run(skew, check=True)
-        report = json.loads(subprocess.run([*skew, "--json"], check=True, stdout=subprocess.PIPE, text=True).stdout)
+        skew = [MILLPOND[0], "--project", str(project), "skew", "late_arrival", "--all", "--json"]
+        report = json.loads(subprocess.run(skew, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    for each in report["features"]:
+        print(
+            f"  {each['feature']:<40} {each['compared']:>6,} compared, {each['different'] + each['missing']:,} differ"
+        )
     different = sum(each["different"] + each["missing"] for each in report["features"])
     compared = sum(each["compared"] for each in report["features"])
     print(f"{compared:,} feature values compared, {different:,} differ")

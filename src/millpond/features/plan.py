@@ -125,9 +125,16 @@ class ViewPlan:
     @property
     def reach(self) -> int | None:
         """How long before `t` the oldest event that can matter lies, in microseconds; None is for ever."""
-        reaches = [each.within if each.kind == "latest" else each.over for each in self.features]
-        bounded = [each for each in reaches if each is not None]
-        return max(bounded) if len(bounded) == len(reaches) else None
+        return reach_of(self.features)
+
+
+def reach_of(features: Sequence[Feature]) -> int | None:
+    """How long before `t` the oldest event that can matter to any of the features lies, in microseconds; None is for
+    ever. Features of a table without time have neither windows nor limits, so theirs is None.
+    """
+    reaches = [each.within if each.kind == "latest" else each.over for each in features]
+    bounded = [each for each in reaches if each is not None]
+    return max(bounded) if len(bounded) == len(reaches) else None
 
 
 def plan_view(pinned: PinnedView) -> ViewPlan:

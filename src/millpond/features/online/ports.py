@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from millpond.core.fingerprints import fingerprint
-from millpond.features.plan import Feature, SourceColumn, ViewPlan
+from millpond.features.plan import Feature, SourceColumn, ViewPlan, reach_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,9 +76,7 @@ class OnlineView:
     @property
     def reach(self) -> int | None:
         """How long before `t` the oldest event that can matter lies, in microseconds; None is for ever."""
-        reaches = [each.within if each.kind == "latest" else each.over for each in self.features]
-        bounded = [each for each in reaches if each is not None]
-        return max(bounded) if len(bounded) == len(reaches) and self.time is not None else None
+        return reach_of(self.features)
 
     def describe(self) -> dict[str, Any]:
         """The view as plain data; `restore` reads it back."""
