@@ -16,6 +16,7 @@ NEEDED = {
     "git": "git",
     "java": "openjdk-17-jre-headless",
     "redis-server": "redis-server",
+    "wrk": "wrk",
 }
 
 

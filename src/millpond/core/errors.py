@@ -17,6 +17,8 @@
     │   └── NotAuthenticated    no identity, or an invalid token
     ├── Conflict                somebody else changed the same thing first      (retryable)
     └── Unavailable             a part is not running or not answering          (retryable)
+        ├── Overloaded          too many requests wait already                  (retryable)
+        └── DeadlineExceeded    no answer within the time that was given        (retryable)
 
 `retryable` is a class attribute: running the same call again may succeed without any change by the user.
 HTTP status codes and exit codes are mapped in the faces (`server`, `cli`), never here.
@@ -136,3 +138,11 @@ class Unavailable(MillpondError):
     """A part is not running or not answering."""
 
     retryable = True
+
+
+class Overloaded(Unavailable):
+    """Too many requests wait already; ask again in a moment."""
+
+
+class DeadlineExceeded(Unavailable):
+    """There was no answer within the time that was given."""

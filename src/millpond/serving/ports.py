@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from millpond.serving.rows import Column, Rows
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,38 @@ class RequestColumn:
 
 
 @dataclass(frozen=True)
+class OutputColumn:
+    """A column of what a runtime gives.
+
+    Attributes:
+        name: Its name.
+        type: "bool", "int64", "float64" or "string".
+        width: Values a row: 0 is one value, more is a vector of that many.
+    """
+
+    name: str
+    type: str
+    width: int = 0
+
+
+#: What the runtime of a trained model gives: the probability of yes, or the number.
+OUTPUT = OutputColumn("output", "float64")
+
+
+@dataclass(frozen=True)
 class ServedModel:
-    """The version that answers for a model.
+    """A version, as who asks it must know it.
 
     Attributes:
         model: The model's name.
         version: The version's number.
-        task: "classification" or "regression".
-        threshold: Probability from which the answer is yes; None for regression.
+        task: "classification", "regression", or "other": a registered model with outputs of its own.
+        threshold: Probability from which the answer is yes; None where the task is not classification.
         columns: What a request carries.
         at: Name of the request column that is the instant of prediction, or None.
         inputs: Raw inputs of the estimator, in order: name -> type.
+        outputs: What the runtime gives, in order; `OUTPUT` alone for a trained model.
+        matrix: Whether the model takes one unnamed tensor of shape [rows, inputs] and knows no column names.
     """
 
     model: str
@@ -49,6 +73,165 @@ class ServedModel:
     columns: tuple[RequestColumn, ...]
     at: str | None
     inputs: Mapping[str, str]
+    outputs: tuple[OutputColumn, ...] = (OUTPUT,)
+    matrix: bool = False
+
+
+class OutputWanted(NamedTuple):
+    """An output that a request asks for: its name, and whether in binary."""
+
+    name: str
+    binary: bool = False
+
+
+class InferRequest(NamedTuple):
+    """An inference request, whatever wire it came by.
+
+    Attributes:
+        rows: Request columns, or raw model inputs where `raw`; exactly those that the request carries, conformed to
+            their types.
+        raw: Whether `rows` are raw model inputs (all of `ServedModel.inputs`, absent ones null), so that no feature
+            is looked up.
+        as_of: `parameters.as_of`: the instant at which features are looked up, for all rows; microseconds, UTC.
+        id: The caller's identifier of the request, or None.
+        outputs: The outputs asked for, in order; all of them where the request names none.
+        explain: `parameters.explain`: whether contributions of the raw inputs are asked for.
+        routing_key: `parameters.routing_key`: which requests belong together when a share of them goes to a canary;
+            None leaves it to the entity.
+    """
+
+    rows: Rows
+    raw: bool = False
+    as_of: int | None = None
+    id: str | None = None
+    outputs: tuple[OutputWanted, ...] = ()
+    explain: bool = False
+    routing_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How raw inputs contributed to each row's output.
+
+    Attributes:
+        base: The output's expectation over the training rows, in the space of `unit`.
+        contributions: float64 of shape (rows, inputs), in the order of `ServedModel.inputs`; a row's sum and `base`
+            are its output in the space of `unit`.
+        unit: "log-odds", "probability" or "output".
+    """
+
+    base: float
+    contributions: Any
+    unit: str
+
+
+class Answer(NamedTuple):
+    """What a version answered.
+
+    Attributes:
+        served: The version.
+        variant: "live", "canary", or "asked" where the caller named the version.
+        ids: A prediction id a row.
+        outputs: By name of `ServedModel.outputs`: one value a row, or float64 of shape (rows, width).
+        answers: `output >= threshold` a row; None where the task is not classification.
+        as_of: The instant of each row's features; microseconds, UTC.
+        synced_at: See `Featurized.synced_at`; microseconds, UTC.
+        explanation: Where it was asked for.
+    """
+
+    served: ServedModel
+    variant: str
+    ids: Sequence[str]
+    outputs: Mapping[str, Column]
+    answers: Sequence[bool] | None
+    as_of: Sequence[int]
+    synced_at: int | None = None
+    explanation: Explanation | None = None
+
+
+class Question(NamedTuple):
+    """A request on its way to a version. Everything here happens in the thread of one event loop.
+
+    Attributes:
+        model: The model's name.
+        version: A version's number, as text; None is whichever answers for the model.
+        user: Who asks.
+        read: Reads the request as one for a version. Raises RequestError; quick, and repeatable.
+        done: Called once: with the request and its answer, which is in the prediction log by then, or with an error.
+            May be called before `ask` returns.
+        deadline: `time.monotonic()` at which the caller stops waiting, or None.
+        gone: Whether the caller has gone meanwhile; work that has not begun is then left.
+    """
+
+    model: str
+    version: str | None
+    user: str
+    read: Callable[[ServedModel], InferRequest]
+    done: Callable[[InferRequest | None, Answer | Exception], None]
+    deadline: float | None = None
+    gone: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A version as the repository extension lists it: state is "READY", "LOADING", "UNAVAILABLE" or "UNLOADED"."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+class Answering(Protocol):
+    """What the wires ask: all versions that a serving process answers for. Used in the thread of one event loop."""
+
+    def ask(self, question: Question) -> None:
+        """Answer a question; never raises.
+
+        Errors given to `question.done`:
+            NotFound: There is no such model or version, or it was unloaded.
+            RequestError: The request does not fit the version.
+            Unavailable: The version is loading, has too many requests, or is failing; retry.
+            DeadlineExceeded: The deadline passed.
+            MillpondError: The model failed.
+        """
+        ...
+
+    def served(self, model: str, version: str | None = None) -> ServedModel:
+        """What a version takes and gives; of the live one where None.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    def state(self, model: str, version: str | None = None) -> ModelState:
+        """Whether a version answers now.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    def index(self) -> Sequence[ModelState]:
+        """Every model's versions that are deployed, and models that were unloaded."""
+        ...
+
+    def load(self, model: str) -> None:
+        """Let a model answer again.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    def unload(self, model: str) -> None:
+        """Stop answering for a model, on every worker and after restarts too, until it is loaded.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +294,36 @@ class Prediction:
     latency_ms: float
     events: Mapping[str, int] = field(default_factory=dict)
     synced_at: datetime | None = None
+
+
+class LogRecord(NamedTuple):
+    """The answers to one request, as the prediction log takes them.
+
+    Attributes:
+        answer: What was answered; of a shadow, what would have been.
+        request: The request's rows.
+        raw: Whether those are raw model inputs.
+        inputs: The raw model inputs that the version saw.
+        predicted_at: Microseconds, UTC.
+        requested_by: Who asked.
+        latency_us: Microseconds from the request's arrival to the scores.
+        request_id: The caller's identifier of the request, or None.
+        snapshots: Table -> snapshot id that features were read from.
+        events: Table -> position of the last pushed event seen beside it.
+        shadow_of: Version that answered the caller instead; None where this one did.
+    """
+
+    answer: Answer
+    request: Rows
+    raw: bool
+    inputs: Rows
+    predicted_at: int
+    requested_by: str
+    latency_us: int
+    request_id: str | None = None
+    snapshots: Mapping[str, int] = MappingProxyType({})
+    events: Mapping[str, int] = MappingProxyType({})
+    shadow_of: int | None = None
 
 
 class PredictionSink(Protocol):
