@@ -15,7 +15,7 @@ from millpond.core.errors import PayloadTooLarge, RequestError
 from millpond.serving.ports import Answer, InferRequest, ServedModel
 from millpond.serving.protocol.documents import load_json, parse_document
 from millpond.serving.protocol.outputs import output_tensors_of, response_parameters
-from millpond.serving.protocol.quick import DOUBTS, quick_rows
+from millpond.serving.protocol.quick import quick_request
 from millpond.serving.protocol.raw import raw_bytes
 from millpond.serving.protocol.requests import MAX_ROWS
 from millpond.serving.protocol.signature import signature_of
@@ -44,7 +44,8 @@ def parse_infer(
             was found.
         PayloadTooLarge: More than `max_rows` rows.
     """
-    place = signature_of(served).place
+    signature = signature_of(served)
+    place = signature.place
     rest = None
     if json_length is not None:
         if not 0 <= json_length <= len(body):
@@ -60,7 +61,7 @@ def parse_infer(
     except orjson.JSONDecodeError:
         return parse_document(load_json(body, place), served, max_rows, place, rest)
     if rest is None:
-        found = _quick(document, body, served, max_rows)
+        found = quick_request(document, body, signature, max_rows)
         if found is not None:
             return found
     try:
@@ -74,23 +75,6 @@ def parse_infer(
         if not _rounded(request.rows):
             return request
     return parse_document(load_json(body, place), served, max_rows, place, rest)
-
-
-def _quick(document: Any, body: bytes, served: ServedModel, max_rows: int) -> InferRequest | None:
-    signature = signature_of(served)
-    try:
-        known = 1
-        request_id = document.get("id")
-        if request_id is not None:
-            if type(request_id) is not str:
-                return None
-            known = 2
-        if len(document) != known:
-            return None
-        found = quick_rows(document["inputs"], body, signature, max_rows)
-    except DOUBTS:
-        return None
-    return None if found is None else InferRequest(found[0], found[1], None, request_id, signature.plain)
 
 
 def _rounded(rows: Rows) -> bool:
