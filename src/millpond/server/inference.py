@@ -28,9 +28,8 @@ from millpond.core.names import did_you_mean
 from millpond.server.inference_body import read_body
 from millpond.server.inference_errors import error_response, json_response
 from millpond.server.inference_metrics import CONTENT_TYPE, InferenceMetrics
-from millpond.serving.metadata import model_metadata, server_metadata
 from millpond.serving.predictor import Predictor
-from millpond.serving.protocol import MAX_ROWS, format_response, parse_request
+from millpond.serving.protocol import MAX_ROWS, format_response, model_metadata, parse_request, server_metadata
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from millpond.core.errors import (
     Unavailable,
 )
 from millpond.core.ids import new_id
+from millpond.serving.protocol import error_body
 
 logger = logging.getLogger(__name__)
 
@@ -44,34 +45,16 @@ def error_response(error: Exception, status: int | None = None) -> Response:
     An error of our own says what it says; of any other only its id is told.
     """
     status = status or status_of(error)
-    body: dict[str, object]
-    if isinstance(error, MillpondError):
-        body = {
-            "error": _sentence(error),
-            "type": type(error).__name__,
-            "what": error.what,
-            "where": error.where,
-            "hint": error.hint,
-        }
-    else:
-        body = {"what": "an internal error", "where": "", "hint": "look for the id in the log of the server"}
-        body["error"] = f"an internal error; {body['hint']}"
-    if status == 500:
-        body["id"] = new_id("e")
-        body["error"] = f"{body['error']} [{body['id']}]"
-        logger.error("inference failed, error id %s", body["id"], exc_info=error)
+    error_id = new_id("e") if status == 500 else None
+    if error_id is not None:
+        logger.error("inference failed, error id %s", error_id, exc_info=error)
     headers = {"retry-after": "1"} if status == 503 else {}
     if status == 408:
         headers["connection"] = "close"
-    return json_response(body, status, headers)
+    return Response(error_body(error, id=error_id), status, headers, media_type="application/json")
 
 
 def json_response(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; text that is not valid Unicode is escaped."""
     text = json.dumps(document, allow_nan=False)
     return Response(text, status, headers, media_type="application/json")
-
-
-def _sentence(error: MillpondError) -> str:
-    place = f" ({error.where})" if error.where else ""
-    return f"{error.what}{place}" + (f"; {error.hint}" if error.hint else "")

@@ -108,6 +108,5 @@ def _in_parts(request: InferRequest, answer: Answer) -> tuple[bytes, list[bytes]
 
 def _json(column: Column) -> bytes:
     """The elements of a column in one array, as JSON has them; NaN becomes null."""
-    if isinstance(column, np.ndarray):
-        return orjson.dumps(np.ascontiguousarray(column).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
-    return orjson.dumps(column)
+    values = np.ascontiguousarray(column).reshape(-1) if isinstance(column, np.ndarray) else column
+    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
