@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from millpond.core.errors import RequestError
 from millpond.core.names import did_you_mean
-from millpond.serving.metadata import output_tensors
 from millpond.serving.ports import ServedModel
 from millpond.serving.predictor import Predictor, Scored
+from millpond.serving.protocol.metadata import output_tensors
 from millpond.serving.segments import json_text
 
 if TYPE_CHECKING:
