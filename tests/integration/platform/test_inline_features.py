@@ -45,10 +45,10 @@ def project(tmp_path):
     (tmp_path / "millpond.toml").write_text('[project]\nname = "p"\n')
     (tmp_path / "definitions.py").write_text(DEFINITIONS)
     start = int(time.time()) - 40 * 3600
-    rows = [
-        f"{n},{('JFK', 'LGA', 'EWR')[n % 3]},{('NY', 'NJ')[n % 2]},{_text(start + n * 1800)},{n % 10},{'c' * (n % 4)},{n % 7}.5"
-        for n in range(72)
-    ]
+    rows = []
+    for n in range(72):
+        place = f"{('JFK', 'LGA', 'EWR')[n % 3]},{('NY', 'NJ')[n % 2]}"
+        rows.append(f"{n},{place},{_text(start + n * 1800)},{n % 10},{'c' * (n % 4)},{n % 7}.5")
     (tmp_path / "raw.csv").write_text("id,origin,town,moment,temp,sky,rank\n" + "\n".join(rows) + "\n")
     platform = open_project(tmp_path)
     ingest_declared(platform)
