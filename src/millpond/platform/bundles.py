@@ -21,10 +21,10 @@ def describe_features(platform: Platform, loaded: LoadedVersion) -> dict[str, An
         up online, without the version's code. "views": the views, with the types that their tables have now; a table
         that changes them later has other views, which the store then does not hold under these fingerprints.
     """
-    model = loaded.model
+    computed = loaded.declared is not None and bool(loaded.declared.request_features)
     return {
-        "needed": bool(model.views or model.request_features),
-        "inline": bool(model.views) and not model.request_features,
+        "needed": bool(loaded.views) or computed,
+        "inline": bool(loaded.views) and not computed,
         "views": list(_views(platform, loaded)),
     }
 
@@ -37,7 +37,7 @@ def inline_views(described: Mapping[str, Any]) -> Sequence[InlineView]:
 
 
 def _views(platform: Platform, loaded: LoadedVersion) -> Iterator[dict[str, Any]]:
-    for view in loaded.model.views:
+    for view in loaded.views:
         online = OnlineView.of(plan_view(PinnedView(view, platform.lake.snapshot(view.source.name))))
         limits = [each.limit.microseconds for each in view.features.values() if each.limit is not None]
         yield {
