@@ -134,7 +134,7 @@ class AppliedDefinition:
 
     Attributes:
         sequence: Orders everything that was applied: 1, 2, 3 ...
-        kind: "table", "view", "request_features" or "model".
+        kind: "table", "view", "request_features", "model" or "release" (how a model's versions take over).
         name: The object's name.
         number: The version: 1 is the first meaning that the object had, 2 the next; a meaning that it had before is
             the version that it was then. None where the object was no longer declared.

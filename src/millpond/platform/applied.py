@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from millpond.access.ports import AppliedDefinition
 from millpond.core.fingerprints import fingerprint
 from millpond.definitions.features import Features, RequestFeatures
-from millpond.definitions.meanings import Key, Kind, Meaning, meaning
+from millpond.definitions.meanings import Key, Kind, Meaning, meaning, model_meaning
 from millpond.definitions.models import Model
 from millpond.definitions.tables import Table
 from millpond.platform.platform import Platform
@@ -29,7 +29,7 @@ def record(platform: Platform, *made_with: Table | Features | RequestFeatures | 
     in_force = log.in_force()
     declared = declared_keys(platform)
     gone = [key for key in in_force if key not in declared]
-    present = {_key(each): meaning(each) for each in made_with}
+    present = {key: found for each in made_with for key, found in _meanings(each)}
 
     def code() -> tuple[str | None, bool]:
         state = code_state(platform.settings.root)
@@ -50,6 +50,7 @@ def declared_keys(platform: Platform) -> set[tuple[str, str]]:
         "view": found.views,
         "request_features": found.request_features,
         "model": found.models,
+        "release": [name for name, each in found.models.items() if each.release is not None],
     }
     return {(kind, name) for kind, group in groups.items() for name in group}
 
@@ -98,16 +99,15 @@ def _of(each: AppliedDefinition) -> Key:
     return Key(kind, each.name)
 
 
-def _key(each: Table | Features | RequestFeatures | Model) -> tuple[str, str]:
-    if isinstance(each, Table):
-        return Key("table", each.name)
-    if isinstance(each, Features):
-        return Key("view", each.name)
-    return Key("model" if isinstance(each, Model) else "request_features", each.name)
+def _meanings(each: Table | Features | RequestFeatures | Model) -> Iterable[tuple[Key, Meaning]]:
+    if isinstance(each, Model):
+        return model_meaning(each).items()
+    kind: Kind = "table" if isinstance(each, Table) else "view" if isinstance(each, Features) else "request_features"
+    return [(Key(kind, each.name), meaning(each))]
 
 
 def _told(each: AppliedDefinition) -> str:
     name = f"{each.kind.replace('_', ' ')} {each.name}"
     if each.number is None:
         return f"{name} is gone"
-    return f"{name} changed" if each.kind == "model" else f"{name} is version {each.number}"
+    return f"{name} changed" if each.kind in ("model", "release") else f"{name} is version {each.number}"
