@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from millpond.access.ports import AppliedDefinition
 from millpond.core.fingerprints import fingerprint
@@ -29,7 +30,9 @@ def record(platform: Platform, *made_with: Table | Features | RequestFeatures | 
     in_force = log.in_force()
     declared = declared_keys(platform)
     gone = [key for key in in_force if key not in declared]
-    present = {key: found for each in made_with for key, found in _meanings(each)}
+    present: dict[tuple[str, str], Mapping[str, Any] | None] = {
+        key: found for each in made_with for key, found in _meanings(each)
+    }
 
     def code() -> tuple[str | None, bool]:
         state = code_state(platform.settings.root)

@@ -6,25 +6,28 @@ speaks with the process that started it as `serving.lanes` describes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.time import from_microseconds, to_microseconds
 from millpond.lake.current import CurrentSnapshots
+from millpond.platform import versions
 from millpond.platform.events import land_or_wait
 from millpond.platform.featurizing import LakeFeaturizer
 from millpond.platform.online_featurizing import OnlineFeaturizer
-from millpond.platform.platform import Platform
+from millpond.platform.platform import Platform, open_project
 from millpond.platform.versions import LoadedVersion
 from millpond.serving.columns import conform, request_schema
 from millpond.serving.engine.ports import AS_OF
+from millpond.serving.lanes.host import Handler, serve
 from millpond.serving.ports import Featurizer, ServedModel
 from millpond.serving.rows import Rows, concatenate
 
 if TYPE_CHECKING:
     from millpond.lake.duckdb import DuckDBEngine
-
-Handler = Callable[[Rows], tuple[Rows, Mapping[str, Any]]]
 
 
 def open_featurizer(platform: Platform, loaded: LoadedVersion, engine: DuckDBEngine, *, online: bool) -> Featurizer:
@@ -78,3 +81,24 @@ def _featurize(
         "synced_at": None if found.synced_at is None else to_microseconds(found.synced_at),
     }
     return Rows(inputs.count, (*inputs.names, AS_OF), (*inputs.given, instants)), meta
+
+
+def main() -> None:
+    """Answer batches until whoever started this ends."""
+    parser = argparse.ArgumentParser(description="Make raw inputs of request rows.")
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--version", type=int, required=True)
+    arguments = parser.parse_args()
+
+    def load() -> Handler:
+        platform = open_project(arguments.project, profile=arguments.profile)
+        loaded = versions.load(platform, platform.store.version(arguments.model, arguments.version))
+        return handler(open_featurizer(platform, loaded, platform.new_engine(), online=True), loaded.served)
+
+    sys.exit(serve(load))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,22 +15,23 @@ from millpond.core.errors import (
     AccessDenied,
     DeadlineExceeded,
     NotFound,
-    Overloaded,
     RequestError,
     Unavailable,
 )
 from millpond.core.ids import new_id
 from millpond.core.names import did_you_mean
 from millpond.serving.engine.loaded import Loaded, thresholded
-from millpond.serving.engine.ports import Counts, Deployment, Featured, Log
+from millpond.serving.engine.ports import Featured, Log
 from millpond.serving.ports import Answer, InferRequest, LogRecord, ModelState, Question, ServedModel
 from millpond.serving.rows import Column
+from millpond.serving.traffic.deployment import CANARY, LIVE, SHADOW, Deployment
+from millpond.serving.traffic.statistics import Statistics
 
 #: Answers that wait to be given to shadows, or to be compared; more are let go, and counted.
 MOST_MIRRORED = 1000
 
-#: Errors that say nothing about the version.
-_NOT_ITS_FAULT = (RequestError, NotFound, AccessDenied, Overloaded)
+#: Errors that another version would give as well, or that leave no time to ask one.
+_FINAL = (RequestError, NotFound, AccessDenied, DeadlineExceeded)
 
 
 class Loop(Protocol):
@@ -45,12 +46,10 @@ class Deployed(NamedTuple):
     Attributes:
         deployment: Which versions answer, and what share.
         versions: Every version that the deployment names, loaded.
-        unloaded: Whether somebody has told the server not to answer for the model.
     """
 
     deployment: Deployment
     versions: Mapping[int, Loaded]
-    unloaded: bool = False
 
 
 class Versions(Protocol):
@@ -79,7 +78,7 @@ class Engine:
         loop: The event loop in whose thread all of this happens.
     """
 
-    def __init__(self, versions: Versions, log: Log, counts: Counts, loop: Loop) -> None:
+    def __init__(self, versions: Versions, log: Log, counts: Statistics, loop: Loop) -> None:
         self._versions = versions
         self._log = log
         self._counts = counts
@@ -93,6 +92,8 @@ class Engine:
     def deploy(self, deployed: Mapping[str, Deployed]) -> None:
         """Answer with these from the next request on; requests that are under way end as they began."""
         self._deployed = dict(deployed)
+        for model, each in deployed.items():
+            self._counts.enter(model, each.deployment.epoch)
 
     def ask(self, question: Question) -> None:
         """See `serving.ports.Answering`."""
@@ -107,11 +108,11 @@ class Engine:
             loaded = deployed.versions[deployment.live]
             try:
                 request = question.read(loaded.served)
-            except RequestError:
-                self._counts.observe(model, deployment.live, "live", 0, time.perf_counter() - started, "refused")
+            except RequestError as error:
+                self._counts.observe(model, deployment.live, LIVE, 0, 0.0, error)
                 raise
             if deployment.canary is None:
-                _Asked(self, question, request, loaded, "live", started, deployed).start()
+                _Asked(self, question, request, loaded, LIVE, started, deployed).start()
                 return
             version, variant = deployment.choose(request.routing_key or _entity(request, loaded))
             chosen = deployed.versions[version]
@@ -136,7 +137,7 @@ class Engine:
             for number, loaded in sorted(deployed.versions.items()):
                 state = self._versions.states(model, loaded)
                 unloaded = ModelState(model, str(number), "UNLOADED", "it was unloaded")
-                found.append(unloaded if deployed.unloaded else state)
+                found.append(state if deployed.deployment.loaded else unloaded)
         return found
 
     def load(self, model: str) -> None:
@@ -151,13 +152,14 @@ class Engine:
         if model not in self._deployed:
             raise self._no_model(model)
         self._versions.set_loaded(model, loaded)
-        self._deployed[model] = self._deployed[model]._replace(unloaded=not loaded)
+        deployed = self._deployed[model]
+        self._deployed[model] = deployed._replace(deployment=deployed.deployment._replace(loaded=loaded))
 
     def _find(self, model: str) -> Deployed:
         found = self._deployed.get(model)
         if found is None:
             raise self._no_model(model)
-        if found.unloaded:
+        if not found.deployment.loaded:
             raise NotFound(
                 f"model {model!r} was unloaded",
                 where="/v2/repository",
@@ -210,9 +212,8 @@ class Engine:
         self._log.append(record, done)
 
     def count(self, loaded: Loaded, variant: str, rows: int, started: float, error: Exception | None = None) -> None:
-        outcome = "ok" if error is None else "refused" if isinstance(error, _NOT_ITS_FAULT) else "failed"
         served = loaded.served
-        self._counts.observe(served.model, served.version, variant, rows, time.perf_counter() - started, outcome)
+        self._counts.observe(served.model, served.version, variant, rows, time.perf_counter() - started, error)
 
     def mirror(self, work: Callable[[], None]) -> None:
         """Do something once the answers of this turn of the loop have been sent."""
@@ -228,17 +229,16 @@ class Engine:
         if self._mirrored:
             self._loop.call_soon(self._mirror_next)
 
-    def compare(self, loaded: Loaded, variant: str, outputs: Mapping[str, Column], live: Answer) -> None:
+    def compare(self, loaded: Loaded, variant: str, one: Answer, live: Answer) -> None:
         """Count how a version's outputs differ from the ones of the live version on the same rows."""
         served = loaded.served
-        mine, other = outputs.get("output"), live.outputs.get("output")
-        if mine is None or other is None or len(mine) != len(other):
+        for name, outputs in one.outputs.items():
+            other = live.outputs.get(name)
+            if other is not None and len(other) == len(outputs):
+                self._counts.compare(
+                    served.model, served.version, variant, list(outputs), list(other), one.answers, live.answers
+                )
             return
-        flips = 0
-        if served.threshold is not None and live.answers is not None:
-            answers = thresholded(served, outputs) or ()
-            flips = sum(bool(one) is not bool(two) for one, two in zip(answers, live.answers, strict=True))
-        self._counts.compare(served.model, served.version, variant, mine, other, flips)
 
 
 class _Asked:
@@ -308,10 +308,10 @@ class _Asked:
         """Tell the error; where a canary has failed, the live version answers instead."""
         self._engine.count(self._loaded, self._variant, self._request.rows.count, self._started, error)
         live = self._deployed.versions.get(self._deployed.deployment.live)
-        if self._variant != "canary" or live is None or isinstance(error, (*_NOT_ITS_FAULT, DeadlineExceeded)):
+        if self._variant != CANARY or live is None or isinstance(error, _FINAL):
             self._question.done(self._request, error)
             return
-        self._variant = "live"
+        self._variant = LIVE
         if live.signature != self._loaded.signature:
             try:
                 self._request = self._question.read(live.served)
@@ -327,10 +327,10 @@ class _Asked:
             return
         self._engine.count(self._loaded, self._variant, self._request.rows.count, self._started)
         self._question.done(self._request, answer)
-        if self._variant == "canary":
+        if self._variant == CANARY and self._deployed.deployment.compares:
             live = self._deployed.versions[self._deployed.deployment.live]
             self._engine.mirror(lambda: self._compare_with(live, answer))
-        elif self._variant == "live":
+        elif self._variant == LIVE:
             for number in self._deployed.deployment.shadows:
                 shadow = self._deployed.versions[number]
                 self._engine.mirror(lambda shadow=shadow: self._shadow(shadow, answer))  # type: ignore[misc]
@@ -340,8 +340,8 @@ class _Asked:
 
         def scored(_featured: Featured | None, outputs: Mapping[str, Column] | Exception) -> None:
             if not isinstance(outputs, Exception):
-                theirs = Answer(live.served, "live", (), outputs, thresholded(live.served, outputs), ())
-                self._engine.compare(self._loaded, "canary", answer.outputs, theirs)
+                theirs = Answer(live.served, LIVE, (), outputs, thresholded(live.served, outputs), ())
+                self._engine.compare(self._loaded, CANARY, answer, theirs)
 
         self._again(live, scored)
 
@@ -353,19 +353,19 @@ class _Asked:
         def scored(featured: Featured | None, outputs: Mapping[str, Column] | Exception) -> None:
             if isinstance(outputs, Exception) or featured is None:
                 failed = outputs if isinstance(outputs, Exception) else Unavailable("there are no features")
-                self._engine.count(shadow, "shadow", rows, started, failed)
+                self._engine.count(shadow, SHADOW, rows, started, failed)
                 return
-            self._engine.count(shadow, "shadow", rows, started)
-            self._engine.compare(shadow, "shadow", outputs, answer)
+            self._engine.count(shadow, SHADOW, rows, started)
             mine = Answer(
                 shadow.served,
-                "shadow",
+                SHADOW,
                 self._engine.ids(rows),
                 outputs,
                 thresholded(shadow.served, outputs),
                 featured.as_of,
                 featured.synced_at,
             )
+            self._engine.compare(shadow, SHADOW, mine, answer)
             record = LogRecord(
                 mine,
                 self._request.rows,

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from millpond.core.errors import MillpondError, RequestError, Unavailable
-from millpond.serving.engine.ports import AS_OF, Featured, InlineFeatures, Plan, Process, Reply
+from millpond.serving.engine.ports import AS_OF, Featured, InlineFeatures, Plan, Process
+from millpond.serving.lanes.ports import Reply
 from millpond.serving.ports import OUTPUT, Explanation, InferRequest, ServedModel
 from millpond.serving.rows import Column, Rows
 

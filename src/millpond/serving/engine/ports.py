@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from millpond.serving.lanes.ports import Done
 from millpond.serving.ports import Explanation, LogRecord
 from millpond.serving.rows import Column, Rows
 
@@ -50,28 +51,18 @@ class Plan(Protocol):
         ...
 
 
-class Reply(Protocol):
-    """What a process answers: rows for exactly the rows that were asked, and what is common to their batch."""
-
-    @property
-    def rows(self) -> Rows: ...
-
-    @property
-    def meta(self) -> Mapping[str, Any]: ...
-
-
 class Process(Protocol):
     """A process of a version, which answers in batches; see `serving.lanes`."""
 
     def submit(
         self,
         rows: Rows,
-        done: Callable[[Any], None],
+        done: Done,
         *,
         deadline: float | None = None,
         gone: Callable[[], bool] = ...,
     ) -> None:
-        """Have rows answered; `done` is given a `Reply`, or an exception."""
+        """Have rows answered."""
         ...
 
 
@@ -80,36 +71,4 @@ class Log(Protocol):
 
     def append(self, record: LogRecord, done: Callable[[Exception | None], None]) -> None:
         """Log answers; `done` is called once they are durable, or with why they cannot be."""
-        ...
-
-
-class Deployment(Protocol):
-    """Which versions answer for a model; see `serving.traffic`."""
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def live(self) -> int: ...
-
-    @property
-    def canary(self) -> int | None: ...
-
-    @property
-    def shadows(self) -> Sequence[int]: ...
-
-    def choose(self, key: str | None) -> tuple[int, str]:
-        """The version for a request, and its variant: "live" or "canary"."""
-        ...
-
-
-class Counts(Protocol):
-    """Statistics of versions; see `serving.traffic`."""
-
-    def observe(self, model: str, version: int, variant: str, rows: int, seconds: float, outcome: str) -> None:
-        """Count a request: its outcome is "ok", "refused" (the caller's fault) or "failed" (the version's)."""
-        ...
-
-    def compare(self, model: str, version: int, variant: str, outputs: Column, reference: Column, flips: int) -> None:
-        """Count how a version's outputs differ from those of the live one on the same rows."""
         ...
