@@ -48,12 +48,13 @@ class TableWatch:
     """Sees in a thread of its own whether anything but pushed events has come into the tables that views are of.
 
     Args:
-        snapshots: The lake's current snapshots; used by that thread alone.
+        snapshots: Gives the lake's current snapshots; called in that thread, and used by it alone.
         store: The online store.
     """
 
-    def __init__(self, snapshots: CurrentSnapshots, store: OnlineStore) -> None:
-        self._snapshots = snapshots
+    def __init__(self, snapshots: Callable[[], CurrentSnapshots], store: OnlineStore) -> None:
+        self._open_snapshots = snapshots
+        self._snapshots: CurrentSnapshots | None = None
         self._store = store
         self._seen: dict[tuple[str, int], float] = {}
         self._wanted: set[tuple[str, int]] = set()
@@ -94,6 +95,8 @@ class TableWatch:
     def _look(self, table: str, source: int) -> None:
         asked = time.monotonic()
         try:
+            if self._snapshots is None:
+                self._snapshots = self._open_snapshots()
             if self._snapshots.only_landed_since(table, source):
                 self._seen[table, source] = asked
             else:

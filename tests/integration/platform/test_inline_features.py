@@ -72,7 +72,7 @@ def _loaded(platform):
 @pytest.fixture
 def inline(project):
     loaded = _loaded(project)
-    watch = TableWatch(CurrentSnapshots(project.lake), project.online)
+    watch = TableWatch(lambda: CurrentSnapshots(project.lake), project.online)
     described = describe_features(project, loaded)
     assert described["inline"]
     features = InlineFeatures(loaded.served, inline_views(described), project.online, watch)
