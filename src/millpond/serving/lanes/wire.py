@@ -115,6 +115,8 @@ def decode(head: bytes, body: Any) -> Frame:
         found = json.loads(head)
         count, names = int(found["rows"]), tuple(found.get("names", ()))
         meta = found.get("meta", {})
+        if count < 0:
+            raise WireError(f"there cannot be {count} rows")
         if found.get("matrix"):
             matrix = np.frombuffer(body, np.float64, count * len(names)).reshape(count, len(names))
             return Frame(found["kind"], found["number"], count, names, (), matrix, meta)
