@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from millpond.access.ports import AppliedDefinition
 from millpond.core.fingerprints import fingerprint
@@ -24,21 +23,30 @@ def record(platform: Platform, *made_with: Table | Features | RequestFeatures | 
     up to date. So a killed command leaves nothing on record that never took effect, and the next one makes up for
     what it left out. What is on record and no longer declared is put on record as gone. Durable when it returns.
     """
+    _record(platform, {key: found for each in made_with for key, found in _meanings(each)})
+
+
+def record_release(platform: Platform, model: Model) -> None:
+    """Put on record that a version was released as the model declares now; as `record`."""
+    found = model_meaning(model)
+    _record(platform, {key: each for key, each in found.items() if key.kind == "release"})
+
+
+def _record(platform: Platform, present: Mapping[tuple[str, str], Meaning]) -> None:
     from millpond.registry.git import code_state
 
     log = platform.access.definitions
     in_force = log.in_force()
     declared = declared_keys(platform)
     gone = [key for key in in_force if key not in declared]
-    present: dict[tuple[str, str], Mapping[str, Any] | None] = {
-        key: found for each in made_with for key, found in _meanings(each)
-    }
 
     def code() -> tuple[str | None, bool]:
         state = code_state(platform.settings.root)
         return state.commit, state.dirty
 
-    made = log.apply(platform.user, {**present, **dict.fromkeys(gone)}, code)
+    meanings: dict[tuple[str, str], Meaning | None] = {**dict.fromkeys(gone)}
+    meanings.update(present)
+    made = log.apply(platform.user, meanings, code)
     changed = [each for each in made if each.number is None or (each.kind, each.name) in in_force]
     if changed:
         with step(platform.listener, "definitions") as current:

@@ -27,7 +27,7 @@ from millpond.platform.read_models import (
     VersionPage,
     VersionSummary,
 )
-from millpond.platform.release import CHAMPION
+from millpond.platform.versions import CHAMPION
 from millpond.registry.ports import Lineage, Version
 
 #: Says how a version is in the serving worker.

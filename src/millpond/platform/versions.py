@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from millpond.serving.runtime import NativeRuntime
     from millpond.training.train import Trained
 
+#: Aliases: the version that answers, and the one that was judged last.
+CHAMPION, CHALLENGER = "champion", "challenger"
+
 #: Request types by Iceberg type.
 _REQUEST_TYPES = {
     "boolean": "bool",
@@ -73,7 +76,7 @@ class LoadedVersion:
 def champion(platform: Platform, model: str) -> Version | None:
     """The version that serves, or None."""
     try:
-        return platform.store.version(model, "champion")
+        return platform.store.version(model, CHAMPION)
     except NotFound:
         return None
 
