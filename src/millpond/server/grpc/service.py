@@ -13,10 +13,12 @@ from google.protobuf.message import DecodeError
 from millpond import __version__
 from millpond.core.errors import NotFound, RequestError
 from millpond.server.grpc import messages
-from millpond.server.grpc.calls import Method, reply
+from millpond.server.grpc.calls import Method, fail, reply
+from millpond.server.grpc.infer import Responses, outputs_of, parameters_of, tensors_of
 from millpond.server.grpc.sending import Stream
 from millpond.serving.metadata import model_metadata, server_metadata
-from millpond.serving.ports import Answering
+from millpond.serving.ports import Answer, Answering, InferRequest, Question, ServedModel
+from millpond.serving.protocol import request_of
 
 _PATH = "/inference.GRPCInferenceService/"
 _HEALTH_PATH = b"/grpc.health.v1.Health/Check"
@@ -33,6 +35,7 @@ class InferenceService:
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
+        self._responses = Responses()
         self._live = messages.ServerLiveResponse(live=True).SerializeToString()
 
     def methods(self) -> Mapping[bytes, Method]:
@@ -117,7 +120,24 @@ class InferenceService:
     # Inference.
 
     def _model_infer(self, stream: Stream, user: str, message: bytes) -> None:
-        raise NotImplementedError
+        asked = parse(messages.ModelInferRequest, message)
+        tensors, parameters, outputs = tensors_of(asked), parameters_of(asked.parameters), outputs_of(asked)
+        id = asked.id or None
+
+        def read(served: ServedModel) -> InferRequest:
+            return request_of(tensors, served, parameters, id, outputs, binary=True)
+
+        def done(request: InferRequest | None, answer: Answer | Exception) -> None:
+            if request is None or isinstance(answer, Exception):
+                return fail(stream, answer)
+            try:
+                encoded = self._responses.encode(request, answer)
+            except Exception as error:
+                return fail(stream, error)
+            return reply(stream, encoded)
+
+        model, version = asked.model_name, asked.model_version or None
+        self._answering.ask(Question(model, version, user, read, done, stream.deadline, stream.is_gone))
 
 
 def parse(kind: Any, message: bytes) -> Any:
