@@ -4,15 +4,18 @@ from millpond.serving.protocol.arrow import format_request, format_response, par
 from millpond.serving.protocol.outputs import output_tensors_of, response_parameters
 from millpond.serving.protocol.raw import raw_bytes, read_raw
 from millpond.serving.protocol.requests import MAX_ROWS, request_of
+from millpond.serving.protocol.rest import format_infer, parse_infer
 from millpond.serving.protocol.tensors import OutTensor, Tensor
 
 __all__ = [
     "MAX_ROWS",
     "OutTensor",
     "Tensor",
+    "format_infer",
     "format_request",
     "format_response",
     "output_tensors_of",
+    "parse_infer",
     "parse_request",
     "raw_bytes",
     "read_raw",

@@ -23,10 +23,9 @@ from millpond.serving.protocol.datatypes import (
     allowed_datatypes,
 )
 from millpond.serving.protocol.raw import read_raw
-from millpond.serving.protocol.values import read_values
+from millpond.serving.protocol.values import json_name, read_values
 
 if TYPE_CHECKING:
-    from millpond.serving.protocol.tensors import Data
     from millpond.serving.rows import Column
 
 #: Up to so many rows a column is a list.
@@ -54,13 +53,22 @@ def check_datatype(column: RequestColumn, datatype: Any, where: str) -> None:
         )
 
 
-def elements(datatype: str, data: Data, count: int, where: str) -> list[Any] | _Array:
-    """The flat elements of a tensor's data: bytes in the raw layout are read, and anything else is left alone."""
+def elements(datatype: str, data: Any, count: int, where: str) -> list[Any] | _Array:
+    """The flat elements of a tensor's data: bytes in the raw layout are read, and a list or an array is left alone.
+
+    Raises:
+        RequestError: It is none of these, or not as long as it must be, or a list of BF16.
+    """
     if isinstance(data, (bytes, memoryview)):
         return read_raw(datatype, data, count, where)
     if isinstance(data, np.ndarray):
         return data.reshape(-1)
-    return data if isinstance(data, list) else list(data)
+    if not isinstance(data, list):
+        found = "is missing" if data is None else f"is a JSON {json_name(data)}"
+        raise RequestError(f"data {found}, expected an array of {count} values", where=where)
+    if datatype == "BF16":
+        raise RequestError("BF16 comes only in binary", where=where, hint="send FP32, which holds the same values")
+    return data
 
 
 def read_column(column: RequestColumn, datatype: str, values: list[Any] | _Array, where: str) -> Column:

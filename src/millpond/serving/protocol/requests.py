@@ -164,8 +164,20 @@ def _rows(tensors: Sequence[Tensor], served: ServedModel, signature: Signature, 
 
 def _is_matrix(tensor: Tensor, signature: Signature) -> bool:
     """Whether a tensor whose name is unknown is meant as all raw inputs at once: any of two dimensions that is wide."""
-    shape = tensor.shape
+    shape = _sizes(tensor.shape)
     return signature.countable and len(shape) == 2 and (shape[1] == signature.width or shape[1] != 1)
+
+
+def _sizes(shape: Any) -> list[int]:
+    """A shape as a list of sizes; empty where it is none."""
+    if isinstance(shape, (list, tuple)) and all(type(size) is int and size >= 0 for size in shape):
+        return list(shape)
+    return []
+
+
+def _shape_error(shape: Any, expected: str, where: str, hint: str) -> RequestError:
+    found = "is missing" if shape is None else f"is {shown(shape, 80)}"
+    return RequestError(f"the shape {found}, expected {expected}", where=where, hint=hint)
 
 
 def _columns(
@@ -234,20 +246,14 @@ def _exact(whole: Column) -> bool:
 def _matrix(tensor: Tensor, signature: Signature, max_rows: int) -> Rows:
     width = signature.width
     where = f"{signature.place}, input {tensor.name!r}"
-    expected = f"[rows, {width}]"
-    shape = tensor.shape
+    shape = _sizes(tensor.shape)
     if len(shape) != 2 or shape[1] != width:
-        raise RequestError(
-            f"the shape is {shown(list(shape))}, expected {expected}",
-            where=where,
-            hint=f"a matrix has one column for each of the {width} raw inputs, in the order: "
-            + ", ".join(signature.raw_names[:12])
-            + (", ..." if width > 12 else ""),
-        )
+        order = ", ".join(signature.raw_names[:12]) + (", ..." if width > 12 else "")
+        hint = f"one column for each of the {width} raw inputs of the model, in the order: {order}"
+        raise _shape_error(tensor.shape, f"[rows, {width}]", where, hint)
     count = _checked_count(shape[0], where, max_rows)
     if tensor.datatype not in (*NUMBERS, "BOOL"):
-        column = RequestColumn(tensor.name, "float64", False, "input")
-        check_datatype(column, tensor.datatype, where)
+        check_datatype(RequestColumn(tensor.name, "float64", False, "input"), tensor.datatype, where)
     data = tensor.data
     if isinstance(data, list) and data and isinstance(data[0], list):
         flat = flatten(data, width)
@@ -303,16 +309,15 @@ def _bool_as(column: RequestColumn, datatype: str, values: Any, where: str) -> C
     return read_column(bools, "BOOL", [None if each is None else bool(each) for each in numbers], where)
 
 
-def _row_count(shape: Sequence[int], where: str, max_rows: int) -> int:
-    if len(shape) not in (1, 2) or list(shape[1:]) not in ([], [1]):
-        raise RequestError(
-            f"the shape is {shown(list(shape))}, expected [rows] or [rows, 1]", where=where, hint="one value a row"
-        )
-    return _checked_count(shape[0], where, max_rows)
+def _row_count(shape: Any, where: str, max_rows: int) -> int:
+    sizes = _sizes(shape)
+    if len(sizes) not in (1, 2) or sizes[1:] not in ([], [1]):
+        raise _shape_error(shape, "[rows] or [rows, 1]", where, "one value a row")
+    return _checked_count(sizes[0], where, max_rows)
 
 
 def _checked_count(count: int, where: str, max_rows: int) -> int:
-    if count <= 0:
+    if count == 0:
         raise RequestError("there are no rows to predict", where=where, hint="send at least one row")
     if count > max_rows:
         raise PayloadTooLarge(

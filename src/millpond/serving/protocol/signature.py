@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import weakref
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from millpond.serving.ports import OUTPUT, OutputWanted, RequestColumn, ServedModel
 from millpond.serving.protocol.datatypes import DATATYPE_OF
+
+if TYPE_CHECKING:
+    from millpond.serving.protocol.quick import Plan
 
 #: Names of outputs that are ours; a model's own output of such a name is announced as `output_<name>`.
 PREDICTION_ID = "prediction_id"
@@ -48,7 +52,11 @@ class Signature:
         whole: Positions of the raw inputs that are int64.
         required: Whether a raw input may not be null.
         matrix: See `ServedModel.matrix`.
+        row: Packs a row of raw inputs.
+        floats: The type of each of them in the most frequent request.
+        plans: How requests of one row were read, by their heads; see `quick`.
         outputs: What is announced, in order.
+        plain: The outputs of a request that says nothing of them.
         wanted: The outputs of a request that names none, by (explain, binary).
     """
 
@@ -68,7 +76,11 @@ class Signature:
         self.whole = [index for index, kind in enumerate(served.inputs.values()) if kind == "int64"]
         self.required = any(column.required for column in self.raws.values())
         self.matrix = served.matrix
+        self.row = struct.Struct(f"<{self.width}d")
+        self.floats: list[type] = [float] * self.width
+        self.plans: dict[bytes, Plan | None] = {}
         self.outputs = output_specs(served)
+        self.plain = tuple(OutputWanted(each.name) for each in self.outputs)
         self.wanted: Mapping[tuple[bool, bool], tuple[OutputWanted, ...]] = {
             (explain, binary): tuple(OutputWanted(each.name, binary) for each in self.specs(explain).values())
             for explain in (False, True)

@@ -35,6 +35,12 @@ def shown(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def json_name(value: Any) -> str:
+    """What JSON calls a value."""
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null" if value is None else repr(value))
+
+
 def read_values(column: RequestColumn, datatype: str, values: Sequence[Any], where: str) -> list[Any]:
     """The values as values of the column's type: bool, int, float, str, or for an instant int microseconds, UTC.
 
