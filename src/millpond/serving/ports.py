@@ -51,6 +51,19 @@ OUTPUT = OutputColumn("output", "float64")
 
 
 @dataclass(frozen=True)
+class LogPolicy:
+    """What of a version's answers is logged.
+
+    Attributes:
+        sample: Share of requests that are logged, in (0, 1]; chosen by a hash of the prediction id.
+        redact: Columns of requests and of raw inputs whose values are never written down.
+    """
+
+    sample: float = 1.0
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ServedModel:
     """A version, as who asks it must know it.
 
@@ -64,6 +77,7 @@ class ServedModel:
         inputs: Raw inputs of the estimator, in order: name -> type.
         outputs: What the runtime gives, in order; `OUTPUT` alone for a trained model.
         matrix: Whether the model takes one unnamed tensor of shape [rows, inputs] and knows no column names.
+        logging: What of its answers is logged.
     """
 
     model: str
@@ -75,6 +89,7 @@ class ServedModel:
     inputs: Mapping[str, str]
     outputs: tuple[OutputColumn, ...] = (OUTPUT,)
     matrix: bool = False
+    logging: LogPolicy = LogPolicy()
 
 
 class OutputWanted(NamedTuple):
