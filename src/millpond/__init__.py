@@ -34,7 +34,7 @@ from millpond.definitions.features import (
     sum,
 )
 from millpond.definitions.gates import at_least, at_most, beats_baseline, beats_champion, no_skew
-from millpond.definitions.models import Classification, Model, Regression, Split, Tune
+from millpond.definitions.models import Classification, Model, PredictionLog, Regression, Split, Tune
 from millpond.definitions.tables import Table, sql_table, table
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ __all__ = [
     "Features",
     "MillpondError",
     "Model",
+    "PredictionLog",
     "Regression",
     "Split",
     "Table",

@@ -14,7 +14,7 @@ from millpond.platform.platform import open_project
 from millpond.platform.served import ServedModels
 from millpond.server.inference import Limits, inference_app
 from millpond.server.inference_worker import serve_socket
-from millpond.serving.prediction_log import PredictionLog
+from millpond.serving.log.spool import PredictionLog
 
 
 def main() -> None:

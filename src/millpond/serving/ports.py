@@ -293,7 +293,10 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answered row: what the log keeps, and a receipt starts from."""
+    """One answered row, as the log gives it back, and a receipt starts from.
+
+    `output` is the first of `outputs`, NaN where that is no number; `outputs` is empty where there is only it.
+    """
 
     id: str
     model: str
@@ -309,6 +312,7 @@ class Prediction:
     latency_ms: float
     events: Mapping[str, int] = field(default_factory=dict)
     synced_at: datetime | None = None
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LogRecord(NamedTuple):
@@ -342,8 +346,8 @@ class LogRecord(NamedTuple):
 
 
 class PredictionSink(Protocol):
-    """Where predictions are durable."""
+    """Where answers are durable."""
 
-    def write(self, predictions: Sequence[Prediction]) -> None:
-        """Durable when it returns."""
+    def write(self, records: Sequence[LogRecord]) -> None:
+        """Durable when it returns; all of them or none."""
         ...

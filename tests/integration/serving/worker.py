@@ -16,8 +16,8 @@ from millpond.core.errors import NotFound, Unavailable
 from millpond.core.time import now
 from millpond.server.inference import Limits, inference_app
 from millpond.server.inference_worker import serve_port, serve_socket
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import Featurized, RequestColumn, ServedModel
-from millpond.serving.prediction_log import PredictionLog
 from millpond.serving.predictor import Predictor
 from millpond.serving.runtime import NativeRuntime
 
