@@ -11,7 +11,7 @@ from millpond.core.errors import MillpondError, NotFound
 from millpond.core.time import format_instant
 from millpond.features.ports import LABEL
 from millpond.lake.schema import literal, quoted
-from millpond.platform import versions
+from millpond.platform import logged, versions
 from millpond.platform.platform import Platform
 from millpond.serving.ports import ServedModel
 from millpond.serving.traffic.judging import Measured
@@ -19,15 +19,6 @@ from millpond.serving.traffic.judging import Measured
 if TYPE_CHECKING:
     from millpond.definitions.models import Model
     from millpond.lake.ports import Engine
-
-_ANSWERED = "__answered"
-_TYPES = {
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "bool": "BOOLEAN",
-    "string": "VARCHAR",
-    "instant": "TIMESTAMP WITH TIME ZONE",
-}
 
 _log = logging.getLogger("millpond.serving")
 
@@ -50,7 +41,7 @@ def live_metrics(
     columns = _common(loaded.model, loaded.served)
     examples = platform.lake.snapshot(loaded.model.examples.name)
     with platform.engine() as engine, engine.session():
-        answered = _answered(platform, engine, loaded.served, numbers, since, columns)
+        answered = _answered(platform, engine, model, numbers, since, columns)
         try:
             labelled = _labelled(engine, loaded.model, examples, columns)
         except MillpondError as error:
@@ -76,34 +67,20 @@ def _common(model: Model, served: ServedModel) -> list[str]:
 def _answered(
     platform: Platform,
     engine: Engine,
-    served: ServedModel,
+    model: str,
     numbers: Sequence[int],
     since: datetime,
     columns: Sequence[str],
 ) -> str:
     """A relation of answers: `version`, `output` and the columns, each answer once, the spool included."""
-    from millpond.serving.prediction_log import pending
-    from millpond.serving.prediction_table import PREDICTIONS, to_table
-
-    # The spool first: a prediction reaches the lake before it leaves the spool.
-    spooled = to_table([each for each in pending(platform.settings.spool) if each.model == served.model])
-    engine.register(_ANSWERED, spooled)
-    log = _ANSWERED
-    if platform.lake.exists(PREDICTIONS):
-        lake = engine.scan(platform.lake.snapshot(PREDICTIONS))
-        rest = f"SELECT * FROM {_ANSWERED} WHERE prediction_id NOT IN (SELECT prediction_id FROM {lake})"
-        log = f"(SELECT * FROM {lake} UNION ALL BY NAME {rest})"
-    types = {column.name: _TYPES[column.type] for column in served.columns}
-    pointers = [literal("/" + name.replace("~", "~0").replace("/", "~1")) for name in columns]
-    taken = ", ".join(
-        f"TRY_CAST(request->>{pointer} AS {types[name]}) AS {quoted(name)}"
-        for name, pointer in zip(columns, pointers, strict=True)
-    )
-    among = ", ".join(str(int(number)) for number in numbers)
-    return (
-        f"(SELECT version, output, {taken} FROM {log} WHERE model = {literal(served.model)} AND version IN ({among}) "
-        f"AND predicted_at >= TIMESTAMPTZ {literal(format_instant(since))})"
-    )
+    names = ", ".join(map(quoted, columns))
+    wanted = f"WHERE predicted_at >= TIMESTAMPTZ {literal(format_instant(since))}"
+    parts = []
+    for number in numbers:
+        served = versions.served_model(platform, platform.store.version(model, number))
+        found = logged.relation(platform, engine, served)
+        parts.append(f"SELECT version, output, {names} FROM {found} AS logged {wanted}")
+    return f"({' UNION ALL '.join(parts)})"
 
 
 def _labelled(engine: Engine, model: Model, examples: Any, columns: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from millpond.core.errors import NotFound
 from millpond.definitions.expressions import is_expression, readable
 from millpond.definitions.gates import METRICS
 from millpond.definitions.models import Model
-from millpond.platform import receipts
+from millpond.platform import logged
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
     DeploymentState,
@@ -123,7 +123,7 @@ def _has_report(platform: Platform, version: Version) -> bool:
 
 def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
     """Which version answers for each model that has a champion; `state` asks the serving worker."""
-    logged = receipts.counts(platform)
+    numbers = logged.counts(platform)
     moves = {each.object: each for each in reversed(platform.access.audit.entries(10_000)) if each.action == "promote"}
     found = []
     for name in platform.store.models():
@@ -137,7 +137,7 @@ def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
                     state=state(name, champion.number),
                     since=move.at if move else None,
                     by=move.who if move else None,
-                    predictions=logged.get(name, 0),
+                    predictions=numbers.get(name, 0),
                     path=f"/v2/models/{name}/infer",
                 )
             )

@@ -463,6 +463,7 @@ class Receipt:
         run_id: The MLflow run that trained the version.
         trained_by: Who trained the version.
         trained_at: UTC.
+        redacted: Columns of the request and inputs that the log does not keep.
     """
 
     id: str
@@ -484,6 +485,7 @@ class Receipt:
     run_id: str
     trained_by: str
     trained_at: datetime
+    redacted: tuple[str, ...] = ()
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
