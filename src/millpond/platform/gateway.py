@@ -106,13 +106,15 @@ class Gateway:
         failed = [(model, version, why) for (model, version), why in self._failed.items()]
         return self.statistics.snapshot(self._generation, failed)
 
-    @property
-    def ready(self) -> bool:
-        """Whether every model that is deployed can answer."""
-        return all(
-            model in self._deployed or (model, each.live) in self._failed
-            for model, each in self._table.deployments.items()
-        )
+    def opening(self) -> Sequence[ModelState]:
+        """See `serving.engine.engine.Versions`."""
+        late = {name: each.live for name, each in self._table.deployments.items() if name not in self._deployed}
+        return [
+            ModelState(name, str(live), "UNAVAILABLE", self._failed[name, live])
+            if (name, live) in self._failed
+            else ModelState(name, str(live), "LOADING", "it is being opened")
+            for name, live in sorted(late.items())
+        ]
 
     # --- what the engine asks
 
