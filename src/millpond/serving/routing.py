@@ -154,8 +154,8 @@ def served_from_json(said: Mapping[str, Any]) -> ServedModel:
     columns = tuple(RequestColumn(**each) for each in said["columns"])
     outputs = tuple(OutputColumn(**each) for each in said["outputs"])
     kept = said["logging"]
-    logging = LogPolicy(kept["sample"], tuple(kept["redact"]))
-    return ServedModel(**{**said, "columns": columns, "outputs": outputs, "logging": logging})
+    policy = LogPolicy(kept["sample"], tuple(kept["redact"]))
+    return ServedModel(**{**said, "columns": columns, "outputs": outputs, "logging": policy})
 
 
 def deployment_to_json(deployment: Deployment) -> dict[str, Any]:
