@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    #: A list holds values of one type, None for null: bool, int, float, str; an instant is an int, microseconds since
-    #: 1970 UTC. An array is float64 (NaN is null), int64 or bool.
-    Column: TypeAlias = list[Any] | np.ndarray[Any, Any]
+#: A list holds values of one type, None for null: bool, int, float, str; an instant is an int, microseconds since
+#: 1970 UTC. An array is float64 (NaN is null), int64 or bool.
+Column: TypeAlias = "list[Any] | np.ndarray[Any, Any]"
 
 
 @dataclass(slots=True)
