@@ -26,7 +26,8 @@ import numpy as np
 
 #: Environment variable that tells a child the file descriptor of its end of the socket pair.
 FD_VARIABLE = "MILLPOND_LANE_FD"
-MAX_HEAD, MAX_BODY = 1 << 30, 1 << 34
+#: A frame is never larger, in bytes.
+MAX_HEAD, MAX_BODY = 1 << 28, 1 << 30
 
 _PREFIX = struct.Struct("<4sIQ")
 _MAGIC = b"MPL1"
@@ -65,6 +66,7 @@ def encode(frame: Frame) -> bytes:
 
     Raises:
         TypeError: A value is not one that a frame carries.
+        ValueError: It would be larger than a frame may be.
     """
     body: list[Any] = []
     head: dict[str, Any] = {"kind": frame.kind, "number": frame.number, "rows": frame.rows}
@@ -79,6 +81,8 @@ def encode(frame: Frame) -> bytes:
         head["meta"] = frame.meta
     start = json.dumps(head, separators=(",", ":")).encode()
     padded = b"".join(part for each in body for part in (each, bytes(-len(each) % 8)))
+    if len(start) > MAX_HEAD or len(padded) > MAX_BODY:
+        raise ValueError(f"{len(start) + len(padded)} bytes are more than one call carries")
     return b"".join((_PREFIX.pack(_MAGIC, len(start), len(padded)), start, padded))
 
 
