@@ -28,6 +28,7 @@ from millpond.platform.read_models import (
     VersionSummary,
 )
 from millpond.platform.release import CHAMPION
+from millpond.platform.tiers import tier_of
 from millpond.registry.ports import Lineage, Version
 
 #: Says how a version is in the serving worker.
@@ -81,6 +82,7 @@ def version_page(platform: Platform, model: str, number: int) -> VersionPage:
         lineage=_lineage(platform, version, lineage),
         mlflow_path=platform.store.page(version),
         has_report=platform.store.report(version).is_file(),
+        tier=tier_of(platform, version),
     )
 
 
