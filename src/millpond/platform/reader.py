@@ -8,7 +8,7 @@ from pathlib import Path
 
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
-from millpond.platform import catalog, lake_pages, model_pages, receipts, skew
+from millpond.platform import catalog, lake_pages, model_pages, receipts, release_pages, skew
 from millpond.platform.feature_models import CatalogLine
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
@@ -21,6 +21,7 @@ from millpond.platform.read_models import (
     TablePage,
     VersionPage,
 )
+from millpond.platform.release_models import ReleaseView
 from millpond.settings.project import Settings
 
 
@@ -85,3 +86,6 @@ class PlatformReader:
 
     def skew(self, model: str, version: int | None = None) -> SkewReport:
         return skew.newest_skew(self._platform, model, version)
+
+    def releases(self, model: str) -> Sequence[ReleaseView]:
+        return release_pages.releases(self._platform, model)

@@ -20,6 +20,7 @@ from millpond.platform.operations import PlatformOperations
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush
 from millpond.platform.reader import PlatformReader
+from millpond.platform.release import resume
 from millpond.server.app import Services, session_cookie
 from millpond.server.control import Banner, serve
 from millpond.server.processes import Child
@@ -54,6 +55,13 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
     command += ["--profile", settings.profile_name, "--socket", str(socket)]
     upkeep = [sys.executable, "-m", "millpond.server.upkeep", "--project", str(settings.root)]
     upkeep += ["--profile", settings.profile_name]
+    keeper = [sys.executable, "-m", "millpond.server.release_keeper", "--project", str(settings.root)]
+    keeper += ["--profile", settings.profile_name]
+    # Serving processes find what is deployed; the keeper makes up for what cannot be told yet.
+    try:
+        resume(platform)
+    except MillpondError as error:
+        _log.warning("what is deployed is told later: %s", error.what)
     stopping = threading.Event()
     flusher = threading.Thread(target=_keep_flushing, args=(settings, stopping), daemon=True)
     flusher.start()
@@ -72,7 +80,11 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str
             services,
             state=settings.state,
             announce=announce,
-            children=[Child("serving", command, socket=socket), Child("upkeep", upkeep)],
+            children=[
+                Child("serving", command, socket=socket),
+                Child("upkeep", upkeep),
+                Child("releases", keeper),
+            ],
             load_mlflow=load_mlflow,
             host=settings.profile.host,
             port=settings.profile.port if port is None else port,
