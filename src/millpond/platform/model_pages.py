@@ -27,6 +27,7 @@ from millpond.platform.read_models import (
     VersionPage,
     VersionSummary,
 )
+from millpond.platform.release_pages import releases
 from millpond.platform.tiers import tier_of
 from millpond.platform.versions import CHAMPION
 from millpond.registry.ports import Lineage, Version
@@ -37,6 +38,7 @@ StateOf = Callable[[str, int], DeploymentState]
 _CHIEF_METRIC = {"classification": "roc_auc", "regression": "rmse"}
 _PARTS = ("test", "validation", "train")
 _MOST_CHOICES = 30
+_RELEASES = 10
 
 
 def summary(platform: Platform, model: Model) -> ModelSummary:
@@ -92,7 +94,7 @@ def model_page(platform: Platform, name: str, state: StateOf) -> ModelPage:
     request = _request(platform, champion, model) if champion else ()
     lines = tuple(_line(platform, each) for each in reversed(versions))
     head = registered_summary(platform, name) if model is None else summary(platform, model)
-    return ModelPage(head, lines, request, deployed)
+    return ModelPage(head, lines, request, deployed, releases(platform, name, _RELEASES))
 
 
 def version_page(platform: Platform, model: str, number: int) -> VersionPage:
@@ -126,7 +128,8 @@ def _has_report(platform: Platform, version: Version) -> bool:
 def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
     """Which version answers for each model that has a champion; `state` asks the serving worker."""
     numbers = logged.counts(platform)
-    moves = {each.object: each for each in reversed(platform.access.audit.entries(10_000)) if each.action == "promote"}
+    entries = reversed(platform.access.audit.entries(10_000))
+    moves = {each.object: each for each in entries if each.action in ("promote", "rollback")}
     found = []
     for name in platform.store.models():
         champion = next((each for each in platform.store.versions(name) if CHAMPION in each.aliases), None)

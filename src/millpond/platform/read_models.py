@@ -26,6 +26,7 @@ from millpond.platform.feature_models import (
     ViewUse,
     ViewVersion,
 )
+from millpond.platform.release_models import ReleaseMove, ReleaseRequest, ReleaseView
 from millpond.platform.tiers import Tier
 
 CheckState = Literal["none", "passed", "warning", "failed"]
@@ -284,12 +285,13 @@ class RequestField:
 
 @dataclass(frozen=True)
 class ModelPage:
-    """All about a model; `request` is empty while no version serves, `versions` are newest first."""
+    """All about a model; `request` is empty while no version serves, `versions` and `releases` are newest first."""
 
     summary: ModelSummary
     versions: tuple[VersionSummary, ...]
     request: tuple[RequestField, ...]
     deployment: DeploymentSummary | None = None
+    releases: tuple[ReleaseView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -599,7 +601,15 @@ class SkewReader(Protocol):
         ...
 
 
-class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, Protocol):
+class ReleaseReader(Protocol):
+    """Releases."""
+
+    def releases(self, model: str) -> Sequence[ReleaseView]:
+        """The releases of a model, newest first; raises NotFound where there is no such model."""
+        ...
+
+
+class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, ReleaseReader, Protocol):
     """Everything that is shown."""
 
 
@@ -629,6 +639,24 @@ class Operations(Protocol):
 
         Raises:
             NotFound: No such model or version.
+            RequestError: `why` is blank.
+        """
+        ...
+
+    def start_release(self, model: str, wanted: ReleaseRequest, user: str) -> ReleaseView:
+        """Begin to release a version; audited. See `platform.release.start`, with its errors.
+
+        Raises:
+            RequestError: `why` is blank, or the version cannot be released so.
+        """
+        ...
+
+    def move_release(self, model: str, move: ReleaseMove, why: str, user: str) -> ReleaseView:
+        """Advance, take back or abort the release of a model; audited. See `platform.release`, with its errors.
+
+        "rollback" without a release under way makes the champion before the present one champion again.
+
+        Raises:
             RequestError: `why` is blank.
         """
         ...
