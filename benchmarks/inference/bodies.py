@@ -64,7 +64,7 @@ def open_inference(case: Case, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         return {"inputs": [{"name": "input", "shape": shape, "datatype": "FP64", "data": flat}]}
     return {
         "inputs": [
-            {"name": name, "shape": [len(rows)], "datatype": _DATATYPES[type], "data": [row[index] for row in rows]}
+            {"name": name, "shape": [len(rows), 1], "datatype": _DATATYPES[type], "data": [row[index] for row in rows]}
             for index, (name, type) in enumerate(case.types.items())
         ]
     }
@@ -131,12 +131,20 @@ def write(folder: Path, case: Case, body: Body) -> dict[int, Path]:
 
 
 def first_answer(case: Case, body: Body, read: Reader, client: httpx.Client, url: str) -> bool:
-    """Whether the server answers the first row with the model's own number."""
+    """Whether the server answers yet; its first answer must be the model's own number.
+
+    Raises:
+        SystemExit: It answers something else, or fails.
+    """
     try:
         answer = client.post(url, json=body(case, case.rows[:1]))
-        return answer.status_code == 200 and agrees(case, [0], read(answer.json()))
-    except (httpx.TransportError, KeyError, StopIteration, TypeError, ValueError):
+    except httpx.TransportError:
         return False
+    if answer.status_code in (404, 503):  # nothing is there yet
+        return False
+    if answer.status_code != 200 or not agrees(case, [0], read(answer.json())):
+        raise SystemExit(f"answers {answer.status_code}: {answer.text[:300]}")
+    return True
 
 
 def check(case: Case, body: Body, read: Reader, client: httpx.Client, url: str) -> None:

@@ -132,22 +132,22 @@ def _triton(python: str, model: Path, folder: Path, case: bodies.Case) -> Launch
     command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}", "--allow-metrics=false"]
     command += [f"--backend-directory={folder / 'backends'}", "--http-address=127.0.0.1", f"--http-port={http}"]
     command += ["--grpc-address=127.0.0.1", f"--grpc-port={grpc}"]
-    loaded = os.pathsep.join([libraries, os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(os.pathsep)
+    loaded = os.pathsep.join([libraries, f"{packages}/nvidia_pytriton.libs"])
     variables = {"LD_LIBRARY_PATH": loaded, "PYTHONHOME": home, "PYTHONPATH": packages}
     return Launch(command, f"http://127.0.0.1:{http}/v2/models/model/infer", variables)
 
 
 def _triton_config(model: Path, case: bodies.Case) -> str:
-    def tensor(name: str, type: str, dims: str) -> str:
-        return f'{{ name: "{name}" data_type: {type} dims: [ {dims} ] }}'
+    def tensor(name: str, type: str, width: int) -> str:
+        return f'{{ name: "{name}" data_type: {type} dims: [ {width} ] }}'
 
-    inputs = [tensor(name, _TRITON_TYPES[type], "-1") for name, type in case.types.items()]
+    inputs = [tensor(name, _TRITON_TYPES[type], 1) for name, type in case.types.items()]
     if case.matrix:
-        inputs = [tensor("input", "TYPE_FP64", f"-1, {len(case.types)}")]
+        inputs = [tensor("input", "TYPE_FP64", len(case.types))]
     return f"""
-        name: "model" backend: "python" max_batch_size: 0
+        name: "model" backend: "python" max_batch_size: {2 * bodies.MANY} dynamic_batching {{ }}
         input [ {", ".join(inputs)} ]
-        output [ {tensor("probability", "TYPE_FP64", "-1")} ]
+        output [ {tensor("probability", "TYPE_FP64", 1)} ]
         instance_group [ {{ kind: KIND_CPU count: 1 }} ]
         parameters {{ key: "model" value: {{ string_value: "{model}" }} }}
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 import kserve
 from kserve import InferOutput, InferRequest, InferResponse
+from kserve.utils.utils import generate_uuid
 
 from benchmarks.inference.peers.scoring import Scorer
 
@@ -24,7 +25,7 @@ class Answers(kserve.Model):
         else:
             found = self.scorer.columns({each.name: _plain(each) for each in payload.inputs})
         output = InferOutput(name="probability", shape=[len(found)], datatype="FP64", data=found.tolist())
-        return InferResponse(payload.id, self.name, [output])
+        return InferResponse(payload.id or generate_uuid(), self.name, [output])
 
 
 def _plain(tensor: Any) -> Any:
