@@ -42,6 +42,7 @@ GROUPS = {
     ],
     "Models": ["Model", "Classification", "Regression", "Split", "Tune"],
     "Gates": ["at_least", "at_most", "beats_baseline", "beats_champion", "no_skew"],
+    "Releases": ["Release", "max_errors", "max_latency", "max_difference", "live_metric"],
     "A project in Python": ["open"],
 }
 

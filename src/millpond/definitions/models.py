@@ -13,6 +13,7 @@ from millpond.definitions.expressions import expression_text, is_expression, roo
 from millpond.definitions.features import Entity, Features, RequestFeatures
 from millpond.definitions.gates import Gate
 from millpond.definitions.place import Place, Problem, caller
+from millpond.definitions.release import Release
 from millpond.definitions.tables import Table
 
 Input = Features | RequestFeatures | str
@@ -140,6 +141,7 @@ class Model:
         params: Parameters of the estimator.
         slices: Columns of the examples by whose values the evaluation is broken down.
         seed: Seeds everything that is random.
+        release: How a new version that passed its gates takes over; None promotes it at once.
     """
 
     name: str
@@ -156,6 +158,7 @@ class Model:
     slices: Sequence[str] = ()
     gates: Sequence[Gate] = ()
     seed: int = 0
+    release: Release | None = None
     description: str = ""
     owner: str = ""
     tags: Sequence[str] = ()
@@ -192,7 +195,10 @@ class Model:
         return f'Model "{self.name}"'
 
     def describe(self) -> dict[str, Any]:
-        """What the model means, as plain data; a changed description means a version is out of date."""
+        """What the model means, as plain data; a changed description means a version is out of date.
+
+        How it is released is not in it: that is `release.describe()`, and nothing is trained for it.
+        """
         estimator = self.estimator if isinstance(self.estimator, str) else repr(self.estimator)
         return {
             "model": self.name,
@@ -232,6 +238,10 @@ class Model:
             yield problem("tune: trials", f"is {self.tune.trials}", "at least 1")
         for gate in self.gates:
             yield from gate.problems(self.subject, self.task.kind)
+        if isinstance(self.release, Release):
+            yield from self.release.problems(self.subject, self.task.kind)
+        elif self.release is not None:
+            yield problem("release", f"is {self.release!r}", "give an mp.Release(...), or None")
 
     def _input_problems(self, problem: Any) -> Iterator[Problem]:
         if self.time is None and any(view.event_time for view in self.views):

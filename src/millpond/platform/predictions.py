@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 from millpond.core.errors import NotFound, RequestError
 from millpond.core.names import did_you_mean
 from millpond.core.values import read_value
-from millpond.lake.current import CurrentSnapshots
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.batch_receipts import SCORED, pin_sources
 from millpond.platform.events import land_or_wait
-from millpond.platform.featurizing import LakeFeaturizer
-from millpond.platform.online_featurizing import OnlineFeaturizer
+from millpond.platform.featurizer_host import open_featurizer
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 from millpond.registry.ports import Version
-from millpond.serving.ports import Featurizer, Prediction, PredictionSink, RequestColumn, ServedModel
+from millpond.serving.ports import Prediction, PredictionSink, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +41,7 @@ def load_predictor(
     from millpond.serving.predictor import Predictor
 
     loaded = versions.load(platform, version)
-    snapshots = CurrentSnapshots(platform.lake)
-    featurizer: Featurizer = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
-    if online and loaded.model.views:
-        lake = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
-        featurizer = OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land_or_wait(platform, tables))
+    featurizer = open_featurizer(platform, loaded, engine, online=online)
     return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
 
 

@@ -45,9 +45,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         for table, number in made.snapshots.items()
     }
     views = [
-        PinnedView(view, snapshot)
-        for view in loaded.model.views
-        if (snapshot := snapshots.get(view.source.name)) is not None
+        PinnedView(view, snapshot) for view in loaded.views if (snapshot := snapshots.get(view.source.name)) is not None
     ]
     with platform.engine() as engine:
         behind = {each.name: each for each in explain(engine, views, made.request, made.as_of)}

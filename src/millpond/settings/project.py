@@ -161,6 +161,11 @@ class Settings(BaseModel):
         return self.state / "spool"
 
     @property
+    def serving(self) -> Path:
+        """The folder of what serving processes are told."""
+        return self.state / "serving"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 
