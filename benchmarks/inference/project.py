@@ -130,7 +130,9 @@ def _project(folder: Path) -> None:
     millpond(folder, "ingest")
     millpond(folder, "train")
     millpond(folder, "feature", "refresh")
-    # The second version of `keyed` is the canary: as large, from another seed.
+    millpond(folder, "register", str(folder.parent / "models" / "lightgbm"), "--name", "lightgbm")
+    millpond(folder, "deploy", "lightgbm", "1")
+    # The second version of `keyed` becomes its canary: as large, from another seed.
     (folder / "definitions.py").write_text(definitions.replace('"random_state": 0', '"random_state": 1'))
     millpond(folder, "train", "keyed")
 
@@ -177,7 +179,7 @@ def _keyed(folder: Path) -> None:
     frame.insert(1, "payments_30d", payments.groupby("account").size())
     frame = frame.iloc[:: ACCOUNTS // ROWS].add_prefix("habits__").astype(float)
     answers = [probabilities(each, frame) for each in versions(folder / "project", "keyed")]
-    _case(folder, "keyed", {"account": "int64"}, [[int(key)] for key in frame.index], answers[-1], answers[0])
+    _case(folder, "keyed", {"account": "int64"}, [[int(key)] for key in frame.index], *answers)
 
 
 def _case(

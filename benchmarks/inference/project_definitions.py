@@ -35,4 +35,5 @@ keyed = mp.Model(
     examples=asked,
     inputs=[habits],
     params={"n_estimators": 200, "num_leaves": 31, "random_state": 0},
+    release=mp.Release(steps=(0.1, 1.0), every=None, rules=()),  # a canary that stays
 )
