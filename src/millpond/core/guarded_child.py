@@ -28,7 +28,7 @@ def main(parent: int, how: str, command: list[str]) -> int:
             sys.stderr.write(f"{command[0]} cannot be started: {error.strerror}\n")
             return 127
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)  # it may inherit sockets
     except OSError as error:
         sys.stderr.write(f"{command[0]} cannot be started: {error.strerror}\n")
         return 127
