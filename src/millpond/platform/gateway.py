@@ -101,10 +101,10 @@ class Gateway:
         if self._watch is not None:
             await self._loop.run_in_executor(None, self._watch.close)
 
-    def traffic(self) -> dict[str, Any]:
-        """What was counted, and by which generation of the routing document this process answers."""
+    def traffic(self) -> list[dict[str, Any]]:
+        """What was counted, and by which generation of the routing document this process answers; one snapshot."""
         failed = [(model, version, why) for (model, version), why in self._failed.items()]
-        return self.statistics.snapshot(self._generation, failed)
+        return [self.statistics.snapshot(self._generation, failed)]
 
     def opening(self) -> Sequence[ModelState]:
         """See `serving.engine.engine.Versions`."""

@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ async def serve(
     access: Authenticator | None,
     limits: Limits,
     *,
-    traffic: Callable[[], Mapping[str, Any]] | None = None,
+    traffic: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
     grace: float = GRACE_SECONDS,
     started: Callable[[], None] = lambda: None,
 ) -> None:
