@@ -16,7 +16,7 @@ from millpond.server.grpc import messages
 from millpond.server.grpc.calls import Method, fail, reply
 from millpond.server.grpc.infer import Responses, outputs_of, parameters_of, tensors_of
 from millpond.server.grpc.sending import Stream
-from millpond.serving.metadata import model_metadata, server_metadata
+from millpond.serving.protocol.metadata import model_metadata, server_metadata
 from millpond.serving.ports import Answer, Answering, InferRequest, Question, ServedModel
 from millpond.serving.protocol import request_of
 

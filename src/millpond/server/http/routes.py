@@ -142,15 +142,8 @@ class Routes:
 
     def _index(self, exchange: Exchange) -> None:
         caller(exchange)
-        only_ready = _document(exchange).get("ready", False)
-        if not isinstance(only_ready, bool):
-            raise RequestError(f"ready is {only_ready!r}, expected a boolean", where="body", hint='{"ready": true}')
-        found = [
-            {"name": each.name, "version": each.version, "state": each.state, "reason": each.reason}
-            for each in self._answering.index()
-            if each.state == "READY" or not only_ready
-        ]
-        exchange.answer(to_json(found))
+        only_ready = wire.parse_index(exchange.body)
+        exchange.answer(to_json(wire.repository_index(self._answering.index(), ready=only_ready)))
 
     def _load(self, exchange: Exchange, model: str) -> None:
         caller(exchange)
