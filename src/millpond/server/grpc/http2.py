@@ -41,7 +41,7 @@ _STILL_THERE = b"millpond"
 _DRAINING = b"draining"
 #: Within which a client must answer the ping of a drain, and take the last bytes of a connection.
 _DRAIN_SECONDS = 1.0
-_CLOSING_SECONDS = 5.0
+_CLOSING_SECONDS = 2.0
 
 
 class Service(Protocol):
@@ -458,14 +458,20 @@ class Http2Connection(asyncio.Protocol):
             self._sender.flush()
             for stream in list(self._streams.values()):
                 self._drop(stream)
-            self._transport.close()
+            self._say_no_more()
 
     def _die_gently(self) -> None:
         """Close a connection on which all is said."""
         if self._closing_since is None:
             self._closing_since = time.monotonic()
             self._sender.flush()
-            self._transport.close()
+            self._say_no_more()
+
+    def _say_no_more(self) -> None:
+        """End our side. The client's is read on for a while: to close on unread bytes would tear up our last ones."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._transport.write_eof()
 
     def _take_no_more(self) -> None:
         """Open no further stream; close when those that are open have ended."""

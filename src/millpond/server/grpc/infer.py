@@ -40,9 +40,10 @@ def tensors_of(asked: Any) -> list[Tensor]:
     Raises:
         RequestError: Raw and typed contents are mixed, or there is not one content for each input.
     """
-    inputs, raws = asked.inputs, asked.raw_input_contents
+    # Slices: protobuf's iterators are several times slower.
+    inputs, raws = asked.inputs[:], asked.raw_input_contents[:]
     if not raws:
-        return [Tensor(each.name, each.datatype, each.shape, _typed(each)) for each in inputs]
+        return [Tensor(each.name, each.datatype, each.shape[:], _typed(each)) for each in inputs]
     place = f"model {asked.model_name!r}"
     if len(raws) != len(inputs):
         raise RequestError(
@@ -55,7 +56,7 @@ def tensors_of(asked: Any) -> list[Tensor]:
         if each.HasField("contents"):
             hint = "where there are raw_input_contents, no input has contents"
             raise RequestError("contents and raw_input_contents are mixed", where=_where(asked, each), hint=hint)
-        found.append(Tensor(each.name, each.datatype, each.shape, raw))
+        found.append(Tensor(each.name, each.datatype, each.shape[:], raw))
     return found
 
 
@@ -66,7 +67,7 @@ def _typed(tensor: Any) -> list[Any]:
             hint = "the protocol has no typed contents for it; use raw_input_contents"
             raise RequestError(f"the input {tensor.name!r} of {tensor.datatype} is not raw", hint=hint)
         return []
-    found = list(getattr(tensor.contents, field))
+    found = getattr(tensor.contents, field)[:]
     if not found and (others := [each.name for each, _ in tensor.contents.ListFields()]):
         raise RequestError(
             f"the contents of the input {tensor.name!r} are in {others[0]}, and its datatype is {tensor.datatype}",
@@ -89,8 +90,7 @@ def parameters_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def outputs_of(asked: Any) -> Sequence[OutputWanted]:
     """The outputs that a ModelInferRequest asks for."""
-    outputs = asked.outputs
-    return [OutputWanted(each.name, True) for each in outputs] if outputs else ()
+    return [OutputWanted(each.name, True) for each in asked.outputs[:]]
 
 
 class Responses:
