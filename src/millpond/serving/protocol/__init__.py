@@ -4,7 +4,8 @@ from millpond.serving.protocol.arrow import format_request, format_response, par
 from millpond.serving.protocol.outputs import output_tensors_of, response_parameters
 from millpond.serving.protocol.raw import raw_bytes, read_raw
 from millpond.serving.protocol.requests import MAX_ROWS, request_of
-from millpond.serving.protocol.rest import format_infer, parse_infer
+from millpond.serving.protocol.responses import format_infer
+from millpond.serving.protocol.rest import parse_infer
 from millpond.serving.protocol.tensors import OutTensor, Tensor
 
 __all__ = [

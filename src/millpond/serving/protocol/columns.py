@@ -102,11 +102,12 @@ def read_matrix(datatype: str, values: list[Any] | _Array, whole: list[int], wid
     if flat is None:
         return None
     matrix: _Array = flat.reshape(-1, width)
-    if whole:
-        part = matrix[:, whole]
-        if not (np.isnan(part) | ((part == np.floor(part)) & (np.abs(part) <= EXACT))).all():
-            return None
-    return matrix
+    return matrix if not whole or are_whole(matrix[:, whole]) else None
+
+
+def are_whole(numbers: _Array) -> bool:
+    """Whether all of some float64 are whole numbers that are exact, or null."""
+    return bool((np.isnan(numbers) | ((numbers == np.floor(numbers)) & (np.abs(numbers) <= EXACT))).all())
 
 
 def _at_once(column: RequestColumn, datatype: str, values: list[Any] | _Array) -> Column | None:

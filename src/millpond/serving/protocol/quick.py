@@ -1,145 +1,179 @@
 """The short way through the most frequent JSON requests: a matrix of numbers, and one row in tensors of its own.
 
-It decides only that a request is right. Whatever is in doubt gives None, and is read the exact way, which comes to the
-same request or says what is wrong.
+All of a request but its data, its id and its parameters is its head. Heads come again and again; how a request with
+such a head is read is worked out once. The short way decides only that a request is right: whatever is in doubt gives
+None, and is read the exact way, which comes to the same request or says what is wrong.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from itertools import chain
-from math import hypot, nan
+from math import hypot, isnan, nan
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from millpond.core.errors import RequestError
 from millpond.core.time import parse_instant, to_microseconds
-from millpond.serving.ports import RequestColumn
-from millpond.serving.protocol.columns import read_matrix
-from millpond.serving.protocol.datatypes import EXACT, INT64, INTEGERS, NUMBERS, allowed_datatypes
+from millpond.serving.ports import InferRequest, OutputWanted, RequestColumn
+from millpond.serving.protocol.columns import are_whole, flatten, read_matrix
+from millpond.serving.protocol.datatypes import EXACT, INT64, INTEGERS, LAYOUTS, allowed_datatypes
+from millpond.serving.protocol.requests import read_parameters
 from millpond.serving.protocol.signature import Signature
 from millpond.serving.rows import Rows
 
+#: Struct codes of datatypes of numbers.
+_CODES: Mapping[str, str] = {
+    **dict(zip(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"), "bhiqBHIQ", strict=True)),
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
 #: What is raised where something is not as it mostly is.
-DOUBTS = (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error)
+_DOUBTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, struct.error, RequestError)
 
-#: Heads of requests that are remembered for a version, and their longest.
+#: Heads that are remembered for a version, and their longest.
 _HEADS = 256
 _HEAD_BYTES = 16_384
 
+#: Values from which on it is quicker to look for true and false in the text than at each value.
+_MANY = 500
+
 
 class Plan(NamedTuple):
-    """How a request of one row is read whose head, which is all but its data, was seen before.
+    """How a request with a certain head is read.
 
     Attributes:
+        outputs: The outputs that it asks for.
+        rows: How many rows.
         raw: Whether the tensors are raw model inputs.
         names: Columns of the rows.
-        readers: For each tensor in order: how its value is read. Empty where all are numbers for a matrix.
-        order: For each column: the position of its tensor, or -1 where it is absent.
-        straight: Whether the order is that of the tensors.
+        types: Types that the values of a row mostly have, where rows are a matrix; else empty.
+        form: Packs such a row as its datatype.
+        layout: Of what was packed; empty for float64.
+        order: For each column: the position of its tensor, or -1 where it is absent; empty where that changes nothing.
+        readers: For each tensor in order: how its value is read, where rows are no matrix.
+        single: Whether one tensor holds the whole matrix.
     """
 
+    outputs: tuple[OutputWanted, ...]
+    rows: int
     raw: bool
     names: tuple[str, ...]
-    readers: tuple[Callable[[Any], Any], ...]
+    types: list[type]
+    form: struct.Struct
+    layout: str
     order: tuple[int, ...]
-    straight: bool
+    readers: tuple[Callable[[Any], Any], ...]
+    single: bool
 
 
-def quick_rows(
-    inputs: list[dict[str, Any]], body: bytes, signature: Signature, max_rows: int
-) -> tuple[Rows, bool] | None:
-    """The rows of a request and whether they are raw, or None where it is in doubt.
+def quick_request(document: Any, body: bytes, signature: Signature, max_rows: int) -> InferRequest | None:
+    """The request that a document holds, or None where that is in doubt.
 
     Args:
-        inputs: As `orjson` read them.
-        body: The text they were read from.
+        document: As `orjson` read it; unchanged when this returns.
+        body: The text that it was read from.
         signature: Of the version.
-        max_rows: Most rows that are taken; at least one.
-
-    Raises:
-        One of `DOUBTS`: It is in doubt, too.
+        max_rows: Most rows that are taken.
     """
-    shape = inputs[0]["shape"]
-    if len(shape) == 2 and len(inputs) == 1:
-        matrix = _matrix(inputs[0], body, signature, max_rows)
-        return None if matrix is None else (Rows(len(matrix), signature.raw_names, (), matrix), True)
-    if shape != [1] or signature.matrix:
-        return None
-    data = [tensor.pop("data", None) for tensor in inputs]
-    head = orjson.dumps(inputs)
-    plan = signature.plans.get(head)
-    if plan is None and head not in signature.plans:
-        plan = _remember(head, inputs, signature)
-    rows = None
     try:
-        if plan is not None:
-            rows = _row(plan, data, signature)
-    finally:
-        if rows is None:
-            for tensor, values in zip(inputs, data, strict=True):
-                tensor["data"] = values
-    return None if rows is None or plan is None else (rows, plan.raw)
+        inputs = document["inputs"]
+        request_id = document.pop("id", None)
+        parameters = document.pop("parameters", None)
+        data = [tensor.pop("data", None) for tensor in inputs]
+    except _DOUBTS:
+        return None
+    request = None
+    try:
+        plan = signature.plans.get(orjson.dumps(document)) or _remember(document, signature)
+        if plan is not None and plan.rows <= max_rows and (request_id is None or type(request_id) is str):
+            rows = _matrix(plan, data[0], body, signature) if plan.single else _row(plan, data, signature)
+            if rows is not None:
+                request = InferRequest(rows, plan.raw, None, request_id, plan.outputs)
+                if parameters is not None:
+                    request = _with_parameters(request, parameters, signature)
+    except _DOUBTS:
+        request = None
+    if request is None:
+        for tensor, values in zip(inputs, data, strict=True):
+            tensor["data"] = values
+        document.update(id=request_id, parameters=parameters)
+    return request
 
 
-def _matrix(tensor: Mapping[str, Any], body: bytes, signature: Signature, max_rows: int) -> Any:
-    count, width = tensor["shape"]
-    name = tensor["name"]
-    if type(count) is not int or type(width) is not int or width != signature.width or not 0 < count <= max_rows:
+def _with_parameters(request: InferRequest, parameters: Any, signature: Signature) -> InferRequest | None:
+    if type(parameters) is not dict or "binary_data_output" in parameters:
         return None
-    if type(name) is not str or not (
-        signature.matrix or (name not in signature.columns and name not in signature.raws)
-    ):
-        return None
-    if not signature.numbers or signature.required:
-        return None
-    data, datatype = tensor["data"], tensor["datatype"]
-    if type(data) is not list:
-        return None
-    if count == 1:
+    as_of, explain, routing_key = read_parameters(parameters, signature.place)
+    return None if explain else request._replace(as_of=as_of, routing_key=routing_key)
+
+
+def _matrix(plan: Plan, data: Any, body: bytes, signature: Signature) -> Rows | None:
+    width = signature.width
+    if plan.rows == 1:
         row = data if len(data) == width else data[0]
         if len(row) != width or (row is not data and len(data) != 1):
             return None
-        return _matrix_row(row, datatype, signature)
-    if len(data) == count:
-        if set(map(len, data)) != {width}:
-            return None
-        data = list(chain.from_iterable(data))
-    if len(data) != count * width:
+        return _matrix_row(plan, row, signature)
+    if type(data) is not list:
         return None
-    if len(data) < 500 or signature.whole or datatype != "FP64" or may_hold_bool(body):
-        return read_matrix(datatype, data, signature.whole, width) if datatype in NUMBERS else None
-    matrix: Any = np.empty((count, width))
+    matrix = None
+    if plan.rows * width >= _MANY and not may_hold_bool(body):
+        matrix = _packed(plan, data, signature)
+    if matrix is None:
+        flat = data if len(data) == plan.rows * width else flatten(data, width)
+        if flat is None or len(flat) != plan.rows * width:
+            return None
+        datatype = next(name for name, code in _CODES.items() if plan.form.format.endswith(code))
+        matrix = read_matrix(datatype, flat, signature.whole, width)
+    return None if matrix is None else Rows(plan.rows, plan.names, (), matrix)
+
+
+def _packed(plan: Plan, data: list[Any], signature: Signature) -> Any:
+    """A matrix of many numbers, none of which is a bool; None where there is a null, or one does not fit."""
+    count, width = plan.rows, signature.width
     try:
-        struct.pack_into(f"<{len(data)}d", matrix, 0, *data)
-    except struct.error:  # a null, or no number
-        return read_matrix(datatype, data, signature.whole, width)
-    return matrix if matrix.max() < EXACT and matrix.min() > -EXACT else None
+        if len(data) == count:
+            pack = plan.form.pack
+            held = bytearray().join([pack(*row) for row in data])
+        else:
+            held = bytearray(count * plan.form.size)
+            struct.pack_into(f"<{count * width}{plan.form.format[-1]}", held, 0, *data)
+    except (struct.error, OverflowError):
+        return None
+    matrix: Any = np.ndarray((count, width), plan.layout or np.float64, held)
+    if plan.layout:
+        matrix = matrix.astype(np.float64)
+    if not (matrix.max() < EXACT and matrix.min() > -EXACT):
+        return None
+    return matrix if not signature.whole or are_whole(matrix[:, signature.whole]) else None
 
 
-def _matrix_row(row: list[Any], datatype: str, signature: Signature) -> Any:
-    if datatype != "FP64":
-        return read_matrix(datatype, row, signature.whole, signature.width) if datatype in NUMBERS else None
-    if list(map(type, row)) != signature.floats:
+def _matrix_row(plan: Plan, row: list[Any], signature: Signature) -> Rows | None:
+    if list(map(type, row)) != plan.types:
         types = set(map(type, row))
         if type(None) in types:
             types.discard(type(None))
             row = [nan if value is None else value for value in row]
         if not types <= {float, int}:
             return None
-    # The length of the row bounds each number; NaN, which only a null becomes here, would hide the others.
-    bound = hypot(*row)
-    if not bound < EXACT and (bound == bound or not all(-EXACT < value < EXACT for value in row if value == value)):  # noqa: PLR0124
+    # The length of the row bounds each number in it; a NaN, which is a null here, hides them.
+    if not hypot(*row) < EXACT and not all(-EXACT < value < EXACT or isnan(value) for value in row):
         return None
-    for index in signature.whole:
-        value = row[index]
-        if type(value) is float and not value.is_integer() and value == value:  # noqa: PLR0124
-            return None
-    matrix: Any = np.empty((1, signature.width))
-    signature.row.pack_into(matrix, 0, *row)
-    return matrix
+    matrix: Any
+    if plan.layout:
+        matrix = np.empty((1, signature.width), plan.layout)
+        plan.form.pack_into(matrix, 0, *row)
+        matrix = matrix.astype(np.float64)
+    else:
+        matrix = np.empty((1, signature.width))
+        plan.form.pack_into(matrix, 0, *row)
+    if signature.whole and not are_whole(matrix[:, signature.whole]):
+        return None
+    return Rows(1, plan.names, (), matrix)
 
 
 def may_hold_bool(text: bytes) -> bool:
@@ -155,61 +189,91 @@ def may_hold_bool(text: bytes) -> bool:
     return False
 
 
-def _remember(head: bytes, inputs: list[dict[str, Any]], signature: Signature) -> Plan | None:
-    if len(head) > _HEAD_BYTES:
-        return None
-    if len(signature.plans) >= _HEADS:
-        signature.plans.clear()
-    plan = _plan(inputs, signature)
-    signature.plans[head] = plan
+def _remember(document: dict[str, Any], signature: Signature) -> Plan | None:
+    """The plan of a document without its data, id and parameters; kept where it is one of few."""
+    plan = _plan(document, signature)
+    head = orjson.dumps(document)
+    if plan is not None and len(head) <= _HEAD_BYTES:
+        if len(signature.plans) >= _HEADS:
+            signature.plans.clear()
+        signature.plans[head] = plan
     return plan
 
 
-def _plan(inputs: list[dict[str, Any]], signature: Signature) -> Plan | None:
-    """The plan of a head, or None where not every part of it is as it mostly is."""
-    names = [tensor.get("name") for tensor in inputs]
-    if any(type(each) is not str for each in names) or len(set(names)) != len(names):
+def _plan(document: dict[str, Any], signature: Signature) -> Plan | None:
+    inputs = document["inputs"]
+    outputs = signature.plain
+    if document.get("outputs"):
+        names = [each["name"] for each in document["outputs"]]
+        if len(set(names)) != len(names) or not signature.plain_names.issuperset(names):
+            return None
+        if any(len(each) > 1 for each in document["outputs"]):
+            return None
+        outputs = tuple(OutputWanted(name) for name in names)
+    shape = inputs[0]["shape"]
+    if any(type(size) is not int for each in inputs for size in each["shape"]):
         return None
+    if any(type(each["name"]) is not str or each.get("parameters") is not None for each in inputs):
+        return None
+    if len(shape) == 2 and len(inputs) == 1:
+        return _matrix_plan(inputs[0], outputs, signature)
+    if signature.matrix or any(each["shape"] != [1] for each in inputs):
+        return None
+    return _row_plan(inputs, outputs, signature)
+
+
+def _matrix_plan(tensor: dict[str, Any], outputs: tuple[OutputWanted, ...], signature: Signature) -> Plan | None:
+    name, (count, width), datatype = tensor["name"], tensor["shape"], tensor["datatype"]
+    if width != signature.width or count < 1 or datatype not in _CODES or not signature.matrices:
+        return None
+    if not signature.matrix and (name in signature.columns or name in signature.raws):
+        return None
+    layout = "" if datatype == "FP64" else LAYOUTS[datatype]
+    types: list[type] = [int if datatype in INTEGERS else float] * width
+    form = struct.Struct(f"<{width}{_CODES[datatype]}")
+    return Plan(outputs, count, True, signature.raw_names, types, form, layout, (), (), True)
+
+
+def _row_plan(inputs: list[dict[str, Any]], outputs: tuple[OutputWanted, ...], signature: Signature) -> Plan | None:
+    names = [tensor["name"] for tensor in inputs]
     raw = signature.same or any(name not in signature.columns and name in signature.raws for name in names)
     known = signature.raws if raw else signature.columns
-    for tensor in inputs:
-        column = known.get(tensor["name"])
-        if column is None or tensor.get("datatype") not in allowed_datatypes(column.type):
-            return None
-        if tensor.get("parameters") is not None or orjson.dumps(tensor.get("shape")) != b"[1]":
-            return None
+    if len(set(names)) != len(names) or not known.keys() >= set(names):
+        return None
+    if any(tensor["datatype"] not in allowed_datatypes(known[tensor["name"]].type) for tensor in inputs):
+        return None
     if any(column.required and name not in names for name, column in known.items()):
         return None
     columns = tuple(known) if raw else tuple(name for name in known if name in names)
     order = tuple(names.index(name) if name in names else -1 for name in columns)
-    wide = all(tensor["datatype"] == "FP64" for tensor in inputs)
-    readers: tuple[Callable[[Any], Any], ...] = ()
-    if not (raw and signature.numbers and not signature.required and wide):
-        found = [
-            _reader(known[tensor["name"]].type, tensor["datatype"], known[tensor["name"]].required) for tensor in inputs
-        ]
-        if None in found:
-            return None
-        readers = tuple(each for each in found if each is not None)
-    return Plan(raw, columns, readers, order, order == tuple(range(len(inputs))))
+    if order == tuple(range(len(inputs))):
+        order = ()
+    form = struct.Struct(f"<{signature.width}d")
+    if raw and signature.matrices and all(tensor["datatype"] == "FP64" for tensor in inputs):
+        return Plan(outputs, 1, raw, columns, [float] * signature.width, form, "", order, (), False)
+    readers = [_reader(known[tensor["name"]], tensor["datatype"]) for tensor in inputs]
+    sure = tuple(each for each in readers if each is not None)
+    if len(sure) < len(readers):
+        return None
+    return Plan(outputs, 1, raw, columns, [], form, "", order, sure, False)
 
 
 def _row(plan: Plan, data: list[Any], signature: Signature) -> Rows | None:
-    if plan.readers:
-        values = [read(value) for read, (value,) in zip(plan.readers, data, strict=True)]
-        if set(map(type, data)) != {list}:
-            return None
-        given = tuple([None if index < 0 else values[index]] for index in plan.order)
-        if not (plan.raw and signature.numbers):
-            return Rows(1, plan.names, given)
-        row: list[Any] = [each[0] for each in given]
-    elif plan.straight:
+    if not plan.readers:
         row = [value for (value,) in data]
-    else:
-        values = [value for (value,) in data]
-        row = [None if index < 0 else values[index] for index in plan.order]
-    matrix = _matrix_row(row, "FP64", signature)
-    return None if matrix is None else Rows(1, plan.names, (), matrix)
+        if plan.order:
+            row = [None if index < 0 else row[index] for index in plan.order]
+        return _matrix_row(plan, row, signature)
+    if set(map(type, data)) != {list}:
+        return None
+    row = [read(value) for read, (value,) in zip(plan.readers, data, strict=True)]
+    if plan.order:
+        row = [None if index < 0 else row[index] for index in plan.order]
+    if plan.raw and signature.numbers:
+        if any(type(value) is int and not -EXACT <= value <= EXACT for value in row):
+            return None
+        return Rows(1, plan.names, (), np.array([row], np.float64))
+    return Rows(1, plan.names, tuple([value] for value in row))
 
 
 def _reader(column: RequestColumn, datatype: str) -> Callable[[Any], Any] | None:

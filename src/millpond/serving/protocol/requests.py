@@ -15,6 +15,7 @@ Source: the Open Inference Protocol, version 2, https://github.com/kserve/open-i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def request_of(
         PayloadTooLarge: More than `max_rows` rows.
     """
     signature = signature_of(served)
-    as_of, explain, routing_key = _parameters(parameters, signature.place)
+    as_of, explain, routing_key = read_parameters(parameters, signature.place)
     wanted = _outputs(outputs, signature, explain, binary)
     rows, raw = _rows(tensors, served, signature, max_rows)
     return InferRequest(rows, raw, as_of, id, wanted, explain, routing_key)
@@ -87,12 +88,17 @@ def takes(served: ServedModel) -> str:
     return f"the model takes: {describe_columns(served.columns)}"
 
 
-def _parameters(given: Mapping[str, Any], place: str) -> tuple[int | None, bool, str | None]:
+def read_parameters(given: Mapping[str, Any], place: str) -> tuple[int | None, bool, str | None]:
+    """`as_of` in microseconds, `explain` and `routing_key` of a request's parameters.
+
+    Raises:
+        RequestError: One is not what it must be, or is misspelt.
+    """
     if not given:
         return None, False, None
     for name in given:
         # The protocol lets a server ignore parameters it does not know; a misspelt one of ours changes the answer.
-        meant = None if name in _OURS else closest(name.lower(), _OURS)
+        meant = _meant(name)
         if meant:
             raise RequestError(f"there is no parameter {name!r}", where=place, hint=f"did you mean {meant!r}?")
     explain = given.get("explain")
@@ -106,6 +112,11 @@ def _parameters(given: Mapping[str, Any], place: str) -> tuple[int | None, bool,
             f"parameters.routing_key is {shown(routing_key)}, expected a string", where=place, hint="put it in quotes"
         )
     return _as_of(given.get("as_of"), place), bool(explain), routing_key
+
+
+@lru_cache(maxsize=256)
+def _meant(name: str) -> str | None:
+    return None if name in _OURS else closest(name.lower(), _OURS)
 
 
 def _as_of(value: Any, place: str) -> int | None:
@@ -271,7 +282,7 @@ def _matrix(tensor: Tensor, signature: Signature, max_rows: int) -> Rows:
             where=where,
             hint=f"send {width} values a row",
         )
-    if signature.numbers and not signature.required and tensor.datatype in NUMBERS:
+    if signature.matrices and tensor.datatype in NUMBERS:
         matrix = read_matrix(tensor.datatype, values, signature.whole, width)
         if matrix is not None:
             return Rows(count, signature.raw_names, matrix=matrix)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +11,7 @@ from millpond.serving.protocol.datatypes import DATATYPE_OF
 
 if TYPE_CHECKING:
     from millpond.serving.protocol.quick import Plan
+    from millpond.serving.protocol.responses import Template
 
 #: Names of outputs that are ours; a model's own output of such a name is announced as `output_<name>`.
 PREDICTION_ID = "prediction_id"
@@ -50,13 +50,13 @@ class Signature:
         numbers: Whether all raw inputs are float64 or int64, so that rows of them are a matrix.
         countable: Whether all are numbers or bool, so that a request may send them as one matrix.
         whole: Positions of the raw inputs that are int64.
-        required: Whether a raw input may not be null.
+        matrices: Whether they are numbers that may all be null, so that nothing else is to be checked.
         matrix: See `ServedModel.matrix`.
-        row: Packs a row of raw inputs.
-        floats: The type of each of them in the most frequent request.
-        plans: How requests of one row were read, by their heads; see `quick`.
+        plans: How requests are read that came before, by their heads; see `quick`.
+        templates: Responses without their values, by the id of the outputs they are for; see `responses`.
         outputs: What is announced, in order.
         plain: The outputs of a request that says nothing of them.
+        plain_names: Their names.
         wanted: The outputs of a request that names none, by (explain, binary).
     """
 
@@ -74,13 +74,13 @@ class Signature:
         self.numbers = bool(kinds) and kinds <= {"float64", "int64"}
         self.countable = bool(kinds) and kinds <= {"float64", "int64", "bool"}
         self.whole = [index for index, kind in enumerate(served.inputs.values()) if kind == "int64"]
-        self.required = any(column.required for column in self.raws.values())
+        self.matrices = self.numbers and not any(column.required for column in self.raws.values())
         self.matrix = served.matrix
-        self.row = struct.Struct(f"<{self.width}d")
-        self.floats: list[type] = [float] * self.width
-        self.plans: dict[bytes, Plan | None] = {}
+        self.plans: dict[bytes, Plan] = {}
+        self.templates: dict[int, Template] = {}
         self.outputs = output_specs(served)
         self.plain = tuple(OutputWanted(each.name) for each in self.outputs)
+        self.plain_names = frozenset(each.name for each in self.plain)
         self.wanted: Mapping[tuple[bool, bool], tuple[OutputWanted, ...]] = {
             (explain, binary): tuple(OutputWanted(each.name, binary) for each in self.specs(explain).values())
             for explain in (False, True)
