@@ -67,7 +67,7 @@ def _typed(tensor: Any) -> list[Any]:
             hint = "the protocol has no typed contents for it; use raw_input_contents"
             raise RequestError(f"the input {tensor.name!r} of {tensor.datatype} is not raw", hint=hint)
         return []
-    found = getattr(tensor.contents, field)[:]
+    found: list[Any] = getattr(tensor.contents, field)[:]
     if not found and (others := [each.name for each, _ in tensor.contents.ListFields()]):
         raise RequestError(
             f"the contents of the input {tensor.name!r} are in {others[0]}, and its datatype is {tensor.datatype}",
