@@ -48,8 +48,8 @@ class Service(Protocol):
         """What a request's header fields mean; pure, as it is remembered. None ends the stream as malformed."""
         ...
 
-    def timeout(self, head: Any) -> float | None:
-        """Seconds that the caller of such a request waits, or None."""
+    def timeout(self, head: Any) -> float:
+        """Seconds after which `fail` is called with DeadlineExceeded where there is no answer."""
         ...
 
     def call(self, stream: Stream, body: bytes) -> None:
@@ -234,8 +234,7 @@ class Http2Connection(asyncio.Protocol):
             raise StreamFault(number, frames.REFUSED_STREAM)
         if head is None:
             raise StreamFault(number, frames.PROTOCOL_ERROR)
-        timeout = self._service.timeout(head)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + self._service.timeout(head)
         stream = self._streams[number] = Stream(self._sender, number, head, STREAM_WINDOW, self._swept_at, deadline)
         if flags & frames.END_STREAM:
             self._arrived(stream, b"")
@@ -462,7 +461,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _sweep_streams(self, now: float) -> None:
         for stream in list(self._streams.values()):
-            if not stream.answered and stream.deadline is not None and stream.deadline < now:
+            if not stream.answered and stream.deadline < now:
                 self._service.fail(stream, DeadlineExceeded("there was no answer within the time that was given"))
             elif not stream.arrived and now - stream.began > self._limits.body_seconds:
                 what = f"the request did not arrive within {self._limits.body_seconds:g} seconds"
