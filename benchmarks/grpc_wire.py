@@ -70,6 +70,7 @@ class Reply:
     """Stands where the wire's stream does, before another wire."""
 
     deadline = None
+    gone = answered = False
     message = b""
 
     def is_gone(self) -> bool:
