@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from millpond.platform.platform import Platform
-from millpond.platform.release import CHAMPION
+from millpond.platform.versions import CHAMPION
 
 
 @dataclass(frozen=True)
