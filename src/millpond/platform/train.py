@@ -257,7 +257,8 @@ def _tier(
     inputs, task = examples.columns.inputs, model.task.kind
 
     def original(rows: pa.Table) -> Sequence[float]:
-        return outputs_of(trained.estimator, task, to_frame(rows, inputs)).tolist()
+        found: list[float] = outputs_of(trained.estimator, task, to_frame(rows, inputs)).tolist()
+        return found
 
     sample = read_sample(platform, examples, tiers.SAMPLE_ROWS)
     return tiers.prepare(trained.estimator, inputs, task, sample, original)
