@@ -61,8 +61,11 @@ def prepare(
         The version's further files (those of the plan; none where there is no plan), path below `millpond/` ->
         content; and the record for the version's spec, from which `tier_of` reads the tier.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     try:
-        files, tier = _proven(estimator, inputs, task, sample, original)
+        with threadpool_limits(limits=1):  # batches are small: threads would only wait for each other
+            files, tier = _proven(estimator, inputs, task, sample, original)
     except MillpondError as error:
         files, tier = {}, Tier("native", error.what)
     except Exception as error:  # whatever a library's other release does: the estimator itself still serves

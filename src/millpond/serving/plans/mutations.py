@@ -81,7 +81,8 @@ def _thresholds(plan: Plan) -> Iterator[Change]:
 
 
 def _around(value: float) -> list[float]:
-    narrow = np.float32(value)
+    with np.errstate(over="ignore"):
+        narrow = np.float32(value)
     near = [np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)]
     near += [np.nextafter(narrow, np.float32(-np.inf)), narrow, np.nextafter(narrow, np.float32(np.inf))]
     return sorted({float(each) for each in near if np.isfinite(each)})
