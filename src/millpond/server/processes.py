@@ -6,24 +6,21 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Literal
 
+from millpond.core.capped_log import CappedLog
+from millpond.core.child_processes import WATCH, BackOff, Watch, guarded, kill_group
 from millpond.core.time import now
-from millpond.server.logs import CappedLog
 
 _log = logging.getLogger("millpond.server")
-_GUARD = Path(__file__).with_name("guarded_child.py")
 
 ChildState = Literal["starting", "running", "waiting", "stopped"]
-Watch = Literal["kernel", "pipe"]
 
 
 @dataclass(frozen=True)
@@ -70,21 +67,6 @@ class ChildStatus:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True)
-class BackOff:
-    """Seconds to wait before a restart: `first`, doubled each time up to `longest`; from `first` again once a child
-    has lived for `healthy` seconds.
-    """
-
-    first: float = 0.5
-    longest: float = 30.0
-    healthy: float = 60.0
-
-    def after(self, failures: int) -> float:
-        """The wait after so many ends in a row, from 1."""
-        return float(min(self.first * 2 ** min(failures - 1, 30), self.longest))
-
-
 class Supervisor:
     """Keeps children running until it is stopped.
 
@@ -105,7 +87,7 @@ class Supervisor:
         self._logs = logs
         self._back_off = back_off or BackOff()
         self._grace = grace
-        self._watch: Watch = watch or ("kernel" if sys.platform == "linux" else "pipe")
+        self._watch: Watch = watch or WATCH
         self._keepers: list[_Keeper] = []
 
     def start(self, child: Child) -> None:
@@ -174,7 +156,7 @@ class _Keeper(threading.Thread):
         code = process.wait()
         if process.stdin is not None:
             process.stdin.close()
-        _kill_group(process.pid, signal.SIGKILL)  # what the child has left behind
+        kill_group(process.pid, signal.SIGKILL)  # what the child has left behind
         return code
 
     def end(self, how: signal.Signals) -> None:
@@ -182,17 +164,16 @@ class _Keeper(threading.Thread):
         with self._lock:
             process = self._process
         if process is not None and process.returncode is None:
-            _kill_group(process.pid, how)
+            kill_group(process.pid, how)
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         if self.child.socket is not None:
             self.child.socket.unlink(missing_ok=True)
-        command = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), self._watch, *self.child.command]
         with self._lock:
             if self._stopping.is_set():
                 return None
             process = subprocess.Popen(
-                command,
+                guarded(self.child.command, self._watch),
                 stdin=subprocess.PIPE if self._watch == "pipe" else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -212,8 +193,3 @@ def _copy(source: IO[bytes], log: CappedLog) -> None:
     with source:
         while chunk := os.read(source.fileno(), 65536):
             log.write(chunk)
-
-
-def _kill_group(pid: int, how: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -45,7 +45,7 @@ class Routes:
         *,
         most_seconds: float = 60.0,
         more_metrics: Callable[[], str] | None = None,
-        traffic: Callable[[], Mapping[str, Any]] | None = None,
+        traffic: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
         ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._answering = answering
