@@ -253,6 +253,19 @@ class Connection(asyncio.Protocol):
         if self._wants_continue:
             self._say_continue()
 
+    def deliver_at_once(self, exchange: Exchange, document: bytes) -> bool:
+        """Write the JSON that answers the only request of the connection; False where anything asks for more care.
+
+        Most answers are such, and go out in a third of the time.
+        """
+        queue = self._queue
+        if len(queue) != 1 or self._pauses or self.server.draining or self._transport.is_closing():
+            return False
+        exchange.answered = True
+        queue.clear()
+        self._transport.write(self.server.json_head % (len(document), document))
+        return True
+
     # What the server calls now and then.
 
     def sweep(self, now: float) -> None:

@@ -109,7 +109,9 @@ class Exchange:
     def answer_parts(self, document: bytes, buffers: Sequence[bytes]) -> None:
         """Answer with JSON and the binary tensors behind it (the protocol's binary tensor data extension)."""
         if not buffers:
-            self.answer(document)
+            short = len(document) < WORTH_COMPRESSING
+            if not (short and self.keep and not self.answered and self.connection.deliver_at_once(self, document)):
+                self.answer(document)
             return
         line = b"inference-header-content-length: %d\r\n" % len(document)
         self.answer(b"".join((document, *buffers)), BINARY, headers=line)

@@ -54,6 +54,7 @@ class HttpServer:
         held: Bytes of bodies that have come in part.
         draining: Whether the server is ending.
         date_line: The header `Date`, as it is now.
+        json_head: What stands before JSON that answers a request; wants its length, and itself.
         threads: For what may block: lookups of tokens, compression.
     """
 
@@ -62,7 +63,8 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self.held = 0
         self.draining = False
-        self.date_line = _date_line()
+        self.date_line = self.json_head = b""
+        self._say_date()
         self.threads: Executor = ThreadPoolExecutor(_THREADS, "http")
         self._handler = handler
         self._loop = asyncio.get_running_loop()
@@ -147,10 +149,15 @@ class HttpServer:
         body = exchange.body
         self.offload(lambda: decompress(body, encoding, self.limits.body_bytes), plain, exchange.fail)
 
+    def _say_date(self) -> None:
+        self.date_line = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        head = b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\n" % self.date_line
+        self.json_head = head + b"content-length: %d\r\n\r\n%b"
+
     def _sweep(self) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()
-        self.date_line = _date_line()
+        self._say_date()
         now = time.monotonic()
         for connection in tuple(self.connections):
             try:
@@ -163,7 +170,3 @@ class HttpServer:
 
 def _call(function: Callable[[T], None], value: T) -> Callable[[], None]:
     return lambda: function(value)
-
-
-def _date_line() -> bytes:
-    return b"date: %b\r\n" % formatdate(usegmt=True).encode()
