@@ -22,7 +22,8 @@ def command(context: typer.Context, json: Json = False) -> None:
 
         platform = session(context).open(output)
         status = project_status(platform)
-        server = (running_instance(platform.settings.run) or {}).get("url")
+        running = running_instance(platform.settings.run) or {}
+        server, serving = running.get("url"), running.get("serving")
         tables = [(each.name, each.rows, each.changed_at, each.kind) for each in status.tables]
         models = [(each.name, each.versions, each.champion, each.trained_at) for each in status.models]
         under_way = [
@@ -38,10 +39,11 @@ def command(context: typer.Context, json: Json = False) -> None:
         if status.synced_at is not None:
             parts.append(f"the shared store does not answer; what is online is complete until {status.synced_at}")
         output.data(
-            {"server": server, **plain(status)},
+            {"server": server, "serving": serving, **plain(status)},
             [
                 f"project {status.project}, profile {status.profile}, "
-                + (f"server at {server}" if server else "server not running"),
+                + (f"server at {server}" if server else "server not running")
+                + (f", predictions at {serving}" if serving else ""),
                 "",
                 grid("table", "rows", "changed", "kind", rows=tables),
                 "",

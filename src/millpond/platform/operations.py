@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from millpond.core import errors
-from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
+from millpond.core.errors import MillpondError, NotFound, RequestError
 from millpond.core.time import parse_instant
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
@@ -20,6 +20,7 @@ from millpond.platform.platform import Platform
 from millpond.platform.predictions import records_to_arrow
 from millpond.platform.read_models import Answer, Promotion, SkewRequest
 from millpond.platform.release_models import ReleaseMove, ReleaseRequest, ReleaseView
+from millpond.platform.workers import ask_worker
 from millpond.serving.ports import ServedModel
 from millpond.serving.protocol import format_request
 from millpond.settings.project import Settings
@@ -28,12 +29,12 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class PlatformOperations:
-    """Predicts through the worker behind a Unix socket, and promotes. Safe across threads."""
+    """Predicts through the workers behind their Unix sockets, and promotes. Safe across threads."""
 
-    def __init__(self, settings: Settings, definitions: Definitions, worker: Path) -> None:
+    def __init__(self, settings: Settings, definitions: Definitions, workers: Sequence[Path]) -> None:
         self._settings = settings
         self._definitions = definitions
-        self._worker = worker
+        self._workers = workers
         self._local = threading.local()
 
     def predict(
@@ -94,16 +95,8 @@ class PlatformOperations:
         return found
 
     def _post(self, path: str, body: bytes, user: str) -> dict[str, Any]:
-        import httpx
-
-        transport = httpx.HTTPTransport(uds=str(self._worker))
         headers = {"x-millpond-user": quote(user), "content-type": "application/json"}
-        try:
-            with httpx.Client(transport=transport, base_url="http://worker", timeout=_TIMEOUT_SECONDS) as client:
-                reply = client.post(path, content=body, headers=headers)
-        except httpx.TransportError as error:
-            hint = "it starts within some seconds of `millpond up`; see .millpond/logs"
-            raise Unavailable("The serving worker does not answer", hint=hint) from error
+        reply = ask_worker(self._workers, "POST", path, content=body, headers=headers, timeout=_TIMEOUT_SECONDS)
         found: dict[str, Any] = reply.json()
         if reply.is_error:
             raise _failure(found)

@@ -236,10 +236,10 @@ class ModelSummary:
         name: The model's name.
         description: As declared.
         task: "classification" or "regression".
-        label: What is predicted, as declared.
-        examples: Table of the examples.
+        label: What is predicted, as declared; "" where the project does not declare the model.
+        examples: Table of the examples; likewise.
         views: Feature views among the inputs.
-        metric: The metric it is chiefly judged by, such as "roc_auc".
+        metric: The metric it is chiefly judged by, such as "roc_auc"; likewise.
         higher_is_better: Of that metric.
         versions: How many there are.
         champion: The version that serves, or None.
@@ -329,7 +329,7 @@ class VersionLineage:
     """What a version was made of.
 
     Attributes:
-        training_set: The training set's snapshot.
+        training_set: The training set's snapshot; None of a version that was registered, not trained.
         sources: Snapshots that the training set was computed from.
         code_commit: Full git commit id, or None.
         code_dirty: Whether there were uncommitted changes (kept with the version).
@@ -340,7 +340,7 @@ class VersionLineage:
         run_id: The MLflow run.
     """
 
-    training_set: SnapshotRef
+    training_set: SnapshotRef | None
     sources: tuple[SnapshotRef, ...]
     code_commit: str | None
     code_dirty: bool
@@ -465,6 +465,7 @@ class Receipt:
         run_id: The MLflow run that trained the version.
         trained_by: Who trained the version.
         trained_at: UTC.
+        redacted: Columns of the request and inputs that the log does not keep.
     """
 
     id: str
@@ -486,6 +487,7 @@ class Receipt:
     run_id: str
     trained_by: str
     trained_at: datetime
+    redacted: tuple[str, ...] = ()
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class ServedVersion:
         plan: Directory of its compiled plan, or None.
         tier: What was found out about how it can be served, as its spec keeps it; None where nothing was.
         environment: Its locked environment, as its spec keeps it; None where it needs none of its own.
-        extras: Further plain JSON by name; see `platform.deployments.EXTRAS`.
+        extras: Further plain JSON by name; "features" as `platform.bundles` describes them.
     """
 
     served: ServedModel
@@ -174,7 +174,7 @@ def table_from_json(document: Mapping[str, Any], state: Path) -> RoutingTable:
         name: Deployment(model=name, **{**said, "shadows": tuple(said["shadows"])})
         for name, said in document["models"].items()
     }
-    versions = [_version(said, state) for said in document["versions"].values()]
+    versions = [version_from_json(said, state) for said in document["versions"].values()]
     return RoutingTable(
         generation=int(document["generation"]),
         deployments=MappingProxyType(deployments),
@@ -182,7 +182,8 @@ def table_from_json(document: Mapping[str, Any], state: Path) -> RoutingTable:
     )
 
 
-def _version(said: Mapping[str, Any], state: Path) -> ServedVersion:
+def version_from_json(said: Mapping[str, Any], state: Path) -> ServedVersion:
+    """A version that a routing document tells of; relative directories lie in `state`."""
     return ServedVersion(
         served=served_from_json(said["served"]),
         directory=state / said["directory"],

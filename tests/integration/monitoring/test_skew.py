@@ -16,8 +16,8 @@ from millpond.platform.platform import Platform
 from millpond.platform.predictions import predict_rows
 from millpond.platform.receipts import trace
 from millpond.platform.skew import measure_skew, newest_skew
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import Prediction
-from millpond.serving.prediction_log import PredictionLog
 
 pytestmark = pytest.mark.slow
 

@@ -1,9 +1,10 @@
-"""Starts a command so that it ends when the control process does, whatever ended that. Run by path, not imported.
+"""Starts a command so that it ends when its parent does, whatever ended that. Run by path, not imported.
 
     python -I -S guarded_child.py PARENT_PID kernel|pipe COMMAND...
 
 "kernel" asks Linux to kill this process when the thread that started it ends, and then becomes the command. "pipe",
-for other systems, stays its parent and kills its process group when standard input, held by the control process, ends.
+for other systems, stays its parent and kills its process group when standard input, held by who started it, ends.
+Inheritable file descriptors reach the command either way.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ def main(parent: int, how: str, command: list[str]) -> int:
             sys.stderr.write(f"{command[0]} cannot be started: {error.strerror}\n")
             return 127
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)  # it may inherit sockets
     except OSError as error:
         sys.stderr.write(f"{command[0]} cannot be started: {error.strerror}\n")
         return 127

@@ -1,24 +1,26 @@
-"""Errors of the inference app as the protocol's error bodies."""
+"""Errors as HTTP answers of the Open Inference Protocol."""
 
 from __future__ import annotations
 
 import json
 import logging
 
-from starlette.responses import Response
+import orjson
 
 from millpond.core.errors import (
     AccessDenied,
+    DeadlineExceeded,
     MillpondError,
     NotAuthenticated,
     NotFound,
+    Overloaded,
     PayloadTooLarge,
     RequestError,
     Unavailable,
 )
 from millpond.core.ids import new_id
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("millpond.serving")
 
 #: The first class that fits decides.
 _STATUS: tuple[tuple[type[MillpondError], int], ...] = (
@@ -27,27 +29,51 @@ _STATUS: tuple[tuple[type[MillpondError], int], ...] = (
     (NotFound, 404),
     (NotAuthenticated, 401),
     (AccessDenied, 403),
+    (Overloaded, 429),
+    (DeadlineExceeded, 504),
     (Unavailable, 503),
 )
+
+_HEADERS = {
+    401: b'www-authenticate: Bearer realm="millpond"\r\n',
+    429: b"retry-after: 1\r\n",
+    503: b"retry-after: 1\r\n",
+}
+
+
+class Refusal(Exception):
+    """A request that is refused with a status of its own; `error` says why, `headers` are whole lines."""
+
+    def __init__(self, status: int, error: MillpondError, headers: bytes = b"") -> None:
+        super().__init__(status, error)
+        self.status = status
+        self.error = error
+        self.headers = headers
 
 
 def status_of(error: Exception) -> int:
     """The HTTP status that tells `error`; 500 for whatever is not the caller's to mend."""
+    if isinstance(error, Refusal):
+        return error.status
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
-def error_response(error: Exception, status: int | None = None) -> Response:
-    """The answer that tells `error`: {"error", "type", "what", "where", "hint"}, and "id" where the log has the rest.
+def headers_of(status: int) -> bytes:
+    """Header lines that belong with a status."""
+    return _HEADERS.get(status, b"")
 
-    `status` is the one of `status_of` unless it is given.
+
+def error_body(error: Exception, status: int) -> bytes:
+    """The body that tells `error`: {"error", "type", "what", "where", "hint"}, and "id" where the log has the rest.
 
     An error of our own says what it says; of any other only its id is told.
     """
-    status = status or status_of(error)
+    if isinstance(error, Refusal):
+        error = error.error
     body: dict[str, object]
     if isinstance(error, MillpondError):
         body = {
-            "error": _sentence(error),
+            "error": sentence(error),
             "type": type(error).__name__,
             "what": error.what,
             "where": error.where,
@@ -60,18 +86,18 @@ def error_response(error: Exception, status: int | None = None) -> Response:
         body["id"] = new_id("e")
         body["error"] = f"{body['error']} [{body['id']}]"
         logger.error("inference failed, error id %s", body["id"], exc_info=error)
-    headers = {"retry-after": "1"} if status == 503 else {}
-    if status == 408:
-        headers["connection"] = "close"
-    return json_response(body, status, headers)
+    return to_json(body)
 
 
-def json_response(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer; text that is not valid Unicode is escaped."""
-    text = json.dumps(document, allow_nan=False)
-    return Response(text, status, headers, media_type="application/json")
+def to_json(document: object) -> bytes:
+    """A document as JSON; text that is not valid Unicode is escaped."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return json.dumps(document, allow_nan=False).encode()
 
 
-def _sentence(error: MillpondError) -> str:
+def sentence(error: MillpondError) -> str:
+    """An error in one line."""
     place = f" ({error.where})" if error.where else ""
     return f"{error.what}{place}" + (f"; {error.hint}" if error.hint else "")
