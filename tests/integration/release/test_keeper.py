@@ -17,6 +17,7 @@ from millpond.platform import release
 from millpond.platform.platform import Platform, open_project
 from millpond.platform.predictions import load_predictor
 from millpond.platform.release_keeper import KEEPER, ReleaseKeeper
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.routing import Routing
 from millpond.serving.traffic.statistics import Statistics
 
