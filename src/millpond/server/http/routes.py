@@ -108,6 +108,9 @@ class Routes:
                 return {
                     b"POST": lambda each: self._infer(each, Asked(model, version, wire.parse_infer, wire.format_infer))
                 }
+            case ["predict"]:
+                records = Asked(model, version, wire.parse_records, wire.format_records)
+                return {b"POST": lambda each: self._infer(each, records)}
         return None
 
     def _infer(self, exchange: Exchange, asked: Asked) -> None:
