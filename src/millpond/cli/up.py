@@ -30,10 +30,11 @@ def command(
         def ready(banner: Banner) -> None:
             serving = banner.serving_url
             output.data(
-                {"url": banner.url, "login": banner.login_url, "serving": serving},
+                {"url": banner.url, "login": banner.login_url, "serving": serving, "grpc": banner.grpc_address},
                 [
                     f"Millpond is up at {banner.url}",
                     *([f"predictions are answered at {serving}/v2"] if serving else []),
+                    *([f"and over gRPC at {banner.grpc_address}"] if banner.grpc_address else []),
                     f"open {banner.login_url}",
                 ],
             )

@@ -24,6 +24,7 @@ from millpond.platform.reader import PlatformReader
 from millpond.platform.release import resume
 from millpond.server.app import Services, session_cookie
 from millpond.server.control import Banner, serve
+from millpond.server.grpc.extra import available
 from millpond.server.processes import Child
 from millpond.server.sockets import listen, part_socket
 from millpond.settings.project import Settings
@@ -73,13 +74,16 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
         return mlflow_application(settings.tracking_database, settings.artifacts)
 
     try:
-        with _listener(settings, settings.profile.serving_port, "serving_port", free=port == 0) as listener:
+        with (
+            _listener(settings, settings.profile.serving_port, "serving_port", free=port == 0) as listener,
+            _listener(settings, _grpc_port(settings), "grpc_port", free=port == 0) as grpc,
+        ):
             serve(
                 services,
                 state=settings.state,
                 announce=ready,
                 children=[
-                    *_workers(settings, sockets, listener),
+                    *_workers(settings, sockets, listener, grpc),
                     Child("upkeep", upkeep),
                     Child("releases", keeper),
                 ],
@@ -88,19 +92,31 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
                 port=settings.profile.port if port is None else port,
                 admin=admin.name,
                 serving=listener,
+                grpc=grpc,
             )
     finally:
         stopping.set()
         flusher.join(timeout=_FLUSH_SECONDS)
 
 
-def _workers(settings: Settings, sockets: Sequence[Path], listener: socket.socket | None) -> list[Child]:
-    """The serving workers: each has a Unix socket of its own, and all accept from one port."""
+def _grpc_port(settings: Settings) -> int | None:
+    if settings.profile.grpc_port is not None and not available():
+        _log.warning("gRPC is not answered: pip install 'millpond[grpc]'")
+        return None
+    return settings.profile.grpc_port
+
+
+def _workers(
+    settings: Settings, sockets: Sequence[Path], http: socket.socket | None, grpc: socket.socket | None
+) -> list[Child]:
+    """The serving workers: each has a Unix socket of its own, and all accept from the same ports."""
     command = [sys.executable, "-m", "millpond.server.worker", "--project", str(settings.root)]
     command += ["--profile", settings.profile_name]
-    inherited = [listener.fileno()] if listener is not None else []
-    if inherited:
-        command += ["--http", str(inherited[0])]
+    inherited = []
+    for name, listener in (("--http", http), ("--grpc", grpc)):
+        if listener is not None:
+            inherited.append(listener.fileno())
+            command += [name, str(listener.fileno())]
     return [
         Child(path.stem, [*command, "--socket", str(path)], socket=path, inherited=inherited, grace=_WORKER_GRACE)
         for path in sockets

@@ -1,7 +1,7 @@
 """The serving worker: the process in which predictions run, with its event loop and its wires.
 
-Started as `python -m millpond.server.worker --project FOLDER --profile NAME --socket PATH [--http FD]`; FD is a
-listening socket that the control process made, and keeps open whatever becomes of a worker.
+Started as `python -m millpond.server.worker --project FOLDER --profile NAME --socket PATH [--http FD]
+[--grpc FD]`; FD is a listening socket that the control process made, and keeps open whatever becomes of a worker.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import uvloop
 from millpond.access.ports import Authenticator
 from millpond.platform.gateway import Gateway
 from millpond.platform.platform import Platform, open_project
+from millpond.server.grpc.limits import GrpcLimits
 from millpond.server.http.doors import TokenDoor, TrustedDoor
 from millpond.server.http.limits import Limits
 from millpond.server.http.routes import Routes
@@ -42,23 +43,29 @@ def main() -> None:
     parser.add_argument("--profile", required=True)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--http", type=int, help="descriptor of a listening socket")
+    parser.add_argument("--grpc", type=int, help="the same")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.WARNING)
     platform = open_project(arguments.project, profile=arguments.profile)
     limits = Limits(body_bytes=platform.settings.profile.body_limit)
     with ExitStack() as stack:
         trusted = stack.enter_context(part_listener(arguments.socket))
-        port = stack.enter_context(socket.socket(fileno=arguments.http)) if arguments.http is not None else None
-        uvloop.run(_run(platform, trusted, port, limits))
+        ports = [
+            stack.enter_context(socket.socket(fileno=each)) if each is not None else None
+            for each in (arguments.http, arguments.grpc)
+        ]
+        uvloop.run(_run(platform, trusted, *ports, limits=limits))
 
 
-async def _run(platform: Platform, trusted: socket.socket, port: socket.socket | None, limits: Limits) -> None:
+async def _run(
+    platform: Platform, trusted: socket.socket, port: socket.socket | None, grpc: socket.socket | None, limits: Limits
+) -> None:
     loop = asyncio.get_running_loop()
     log = PredictionLog(platform.settings.spool, loop=loop, sync=platform.settings.profile.prediction_log)
     gateway = Gateway(platform, log, loop)
     gateway.start()
     try:
-        await serve(gateway.engine, trusted, port, platform.access, limits, traffic=gateway.traffic)
+        await serve(gateway.engine, trusted, port, platform.access, limits, grpc=grpc, traffic=gateway.traffic)
     finally:
         await gateway.close()
         log.close()
@@ -71,6 +78,7 @@ async def serve(
     access: Authenticator | None,
     limits: Limits,
     *,
+    grpc: socket.socket | None = None,
     traffic: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
     grace: float = GRACE_SECONDS,
     started: Callable[[], None] = lambda: None,
@@ -83,6 +91,7 @@ async def serve(
         port: A listening socket for anybody, or None.
         access: Knows who comes by `port`; None where there is none.
         limits: Bounds on what callers may ask.
+        grpc: As `port`, over gRPC.
         traffic: What the release keeper is told.
         grace: See above.
         started: Called once the wires listen.
@@ -92,14 +101,24 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     seconds = limits.deadline_seconds
-    routes = Routes(answering, InferenceMetrics(), most_seconds=seconds, traffic=traffic, ending=stop.is_set)
+    metrics = InferenceMetrics()
+    routes = Routes(answering, metrics, most_seconds=seconds, traffic=traffic, ending=stop.is_set)
     server = HttpServer(routes, limits)
     await server.listen(trusted, TrustedDoor())
-    if port is not None and access is not None:
-        await server.listen(port, TokenDoor(access, server.threads, loop))
+    ends = []
+    if access is not None:
+        door = TokenDoor(access, server.threads, loop)
+        if port is not None:
+            await server.listen(port, door)
+        if grpc is not None:
+            from millpond.server.grpc.server import serve_grpc
+
+            told = GrpcLimits(message_bytes=limits.body_bytes, deadline_seconds=seconds)
+            over_grpc = await serve_grpc(answering, door.identify, grpc, told, metrics=metrics, ending=stop.is_set)
+            ends.append(over_grpc.drain(grace))
     started()
     await stop.wait()
-    await server.stop(grace)
+    await asyncio.gather(server.stop(grace), *ends)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from millpond.serving.prediction_log import PredictionLog
 from moving import die_at
 
 from millpond.core.errors import MillpondError

@@ -7,7 +7,8 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import unquote
 
 from millpond.core.errors import NotAuthenticated, Overloaded
@@ -15,6 +16,7 @@ from millpond.server.credentials import OPEN_ROUTES, USER_HEADER, presented_toke
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from millpond.access.ports import Authenticator
     from millpond.server.http.exchange import Exchange
@@ -36,6 +38,10 @@ _USER = USER_HEADER.encode()
 _OPEN = frozenset(path.encode() for path in OPEN_ROUTES)
 _HINT = "send the header `Authorization: Bearer mp_...`; the project's token lies in .millpond/token"
 _log = logging.getLogger("millpond.serving")
+
+
+#: Given the user, or why there is none; "" is nobody.
+Told: TypeAlias = "Callable[[str | Exception], None]"
 
 
 class Door(Protocol):
@@ -107,7 +113,7 @@ class TokenDoor:
         self._threads = threads
         self._loop = loop
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._asked: dict[bytes, list[Exchange]] = {}
+        self._asked: dict[bytes, list[Told]] = {}
 
     def enter(self, exchange: Exchange) -> None:
         """See `Door`."""
@@ -127,12 +133,47 @@ class TokenDoor:
                     self._look_up(header, [])
                 exchange.user = self._user(known.user, exchange)
                 return
+        exchange.user = None
+        self._wait(header, partial(self._admit, exchange))
+
+    def identify(self, token: str, done: Told) -> None:
+        """Establish whose a token is, for another wire: `done` is given the user, or why there is none."""
+        header = b"Bearer " + token.encode("utf-8", "replace")
+
+        def told(user: str | Exception) -> None:
+            done(user or self._invalid())
+
+        known = self._known.get(header)
+        if len(header) > _LONGEST_HEADER:
+            done(self._invalid())
+        elif known is not None and time.monotonic() - known.asked_at < TRUST_SECONDS:
+            if time.monotonic() - known.asked_at > REFRESH_SECONDS and not known.refreshing:
+                known.refreshing = True
+                self._look_up(header, [])
+            told(known.user)
+        else:
+            try:
+                self._wait(header, told)
+            except Overloaded as error:
+                done(error)
+
+    def _wait(self, header: bytes, told: Told) -> None:
         waiting = self._asked.get(header)
         if waiting is not None:
-            waiting.append(exchange)
+            waiting.append(told)
         else:
-            self._look_up(header, [exchange])
-        exchange.user = None
+            self._look_up(header, [told])
+
+    def _admit(self, exchange: Exchange, user: str | Exception) -> None:
+        try:
+            if isinstance(user, Exception):
+                raise user
+            exchange.user = self._user(user, exchange)
+        except Exception as error:
+            exchange.user = ""
+            exchange.connection.refused(exchange, error)
+        else:
+            exchange.connection.admitted(exchange)
 
     def _user(self, user: str, exchange: Exchange) -> str:
         if not user and exchange.target.partition(b"?")[0] not in _OPEN:
@@ -147,7 +188,7 @@ class TokenDoor:
             hint="the project's token lies in .millpond/token; make another with `millpond token create NAME`",
         )
 
-    def _look_up(self, header: bytes, waiting: list[Exchange]) -> None:
+    def _look_up(self, header: bytes, waiting: list[Told]) -> None:
         if header in self._asked:
             return
         if len(self._asked) >= WAITING_LOOKUPS:
@@ -182,13 +223,5 @@ class TokenDoor:
             self._known.move_to_end(header)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        for exchange in waiting:
-            try:
-                if isinstance(user, Exception):
-                    raise user
-                exchange.user = self._user(user, exchange)
-            except Exception as error:
-                exchange.user = ""
-                exchange.connection.refused(exchange, error)
-            else:
-                exchange.connection.admitted(exchange)
+        for told in waiting:
+            told(user)
