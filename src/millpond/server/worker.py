@@ -50,11 +50,11 @@ def main() -> None:
     limits = Limits(body_bytes=platform.settings.profile.body_limit)
     with ExitStack() as stack:
         trusted = stack.enter_context(part_listener(arguments.socket))
-        ports = [
+        http, grpc = (
             stack.enter_context(socket.socket(fileno=each)) if each is not None else None
             for each in (arguments.http, arguments.grpc)
-        ]
-        uvloop.run(_run(platform, trusted, *ports, limits=limits))
+        )
+        uvloop.run(_run(platform, trusted, http, grpc, limits))
 
 
 async def _run(
