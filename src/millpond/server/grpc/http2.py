@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 #: Flow-control windows that clients get: of a stream, and of a connection; bytes.
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 16 << 20
-#: Between two sweeps a client may reset so many streams, and send so many frames that ask for nothing; of the
-#: latter, some more with each request.
+#: Between two sweeps a client may reset so many streams, and send so many frames that ask for nothing (as small updates
+#: of windows do); of the latter, some more with each request.
 _RESETS = 1000
 _NOISE = 2000
 _NOISE_OF_REQUEST = 8
@@ -43,7 +43,7 @@ _CLOSING_SECONDS = 2.0
 
 
 class Service(Protocol):
-    """What a connection's requests are for. Neither method raises."""
+    """What a connection's requests are for. No method raises."""
 
     def interpret(self, fields: Sequence[Field]) -> Any | None:
         """What a request's header fields mean; pure, as it is remembered. None ends the stream as malformed."""
