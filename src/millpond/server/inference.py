@@ -140,7 +140,7 @@ class _Service:
         return routes
 
     async def server(self, _request: Request) -> Response:
-        return json_response(server_metadata(__version__))
+        return json_response(server_metadata(__version__, extensions=()))
 
     async def live(self, _request: Request) -> Response:
         return json_response({"live": True})
