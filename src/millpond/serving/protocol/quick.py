@@ -25,6 +25,8 @@ from millpond.serving.protocol.signature import Signature
 from millpond.serving.protocol.tensors import Tensor
 from millpond.serving.rows import Rows
 
+_empty: Any = np.empty
+
 #: What is raised where something is not as it mostly is.
 _DOUBTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, struct.error, RequestError)
 
@@ -44,6 +46,7 @@ class Plan(NamedTuple):
         rows: How many rows.
         raw: Whether the tensors are raw model inputs.
         names: Columns of the rows.
+        shape: Of one row of a matrix.
         types: Types that the values of a row mostly have, where rows are a matrix; else empty.
         form: Packs such a row as its datatype.
         layout: Of what was packed; empty for float64.
@@ -56,6 +59,7 @@ class Plan(NamedTuple):
     rows: int
     raw: bool
     names: tuple[str, ...]
+    shape: tuple[int, int]
     types: list[type]
     form: struct.Struct
     layout: str
@@ -116,6 +120,8 @@ def quick_row(tensors: Sequence[Tensor], signature: Signature) -> tuple[Rows, bo
     Sizes in shapes are of type int.
     """
     try:
+        if len(tensors[0].shape) != 1:
+            return None
         head = tuple([(tensor.name, tensor.datatype, *tensor.shape) for tensor in tensors])
         known = signature.rows.get(head) or _remember_row(head, tensors, signature)
         if known is None:
@@ -195,23 +201,25 @@ def _packed(plan: Plan, data: list[Any], signature: Signature) -> Any:
 
 
 def _matrix_row(plan: Plan, row: list[Any], signature: Signature) -> Rows | None:
+    bounded = row
     if list(map(type, row)) != plan.types:
         types = set(map(type, row))
         if type(None) in types:
             types.discard(type(None))
+            bounded = [0.0 if value is None else value for value in row]
             row = [nan if value is None else value for value in row]
         if not types <= {float, int}:
             return None
-    # The length of the row bounds each number in it; a NaN, which is a null here, hides them.
-    if not hypot(*row) < EXACT and not all(-EXACT < value < EXACT or isnan(value) for value in row):
+    # The length of a row bounds each number in it; a NaN, which only a wire other than JSON has, hides them.
+    bound = hypot(*bounded)
+    if not bound < EXACT and not (isnan(bound) and all(-EXACT < value < EXACT or isnan(value) for value in row)):
         return None
-    matrix: Any
     if plan.layout:
-        matrix = np.empty((1, signature.width), plan.layout)
-        plan.form.pack_into(matrix, 0, *row)
-        matrix = matrix.astype(np.float64)
+        packed: Any = _empty(plan.shape, plan.layout)
+        plan.form.pack_into(packed, 0, *row)
+        matrix = packed.astype(np.float64)
     else:
-        matrix = np.empty((1, signature.width))
+        matrix = _empty(plan.shape)
         plan.form.pack_into(matrix, 0, *row)
     if signature.whole and not are_whole(matrix[:, signature.whole]):
         return None
@@ -273,7 +281,7 @@ def _matrix_plan(tensor: dict[str, Any], outputs: tuple[OutputWanted, ...], sign
     layout = "" if datatype == "FP64" else LAYOUTS[datatype]
     types: list[type] = [int if datatype in INTEGERS else float] * width
     form = struct.Struct(f"<{width}{CODES[datatype]}")
-    return Plan(outputs, count, True, signature.raw_names, types, form, layout, (), (), True)
+    return Plan(outputs, count, True, signature.raw_names, (1, width), types, form, layout, (), (), True)
 
 
 def _row_plan(inputs: list[dict[str, Any]], outputs: tuple[OutputWanted, ...], signature: Signature) -> Plan | None:
@@ -290,14 +298,15 @@ def _row_plan(inputs: list[dict[str, Any]], outputs: tuple[OutputWanted, ...], s
     order = tuple(names.index(name) if name in names else -1 for name in columns)
     if order == tuple(range(len(inputs))):
         order = ()
-    form = struct.Struct(f"<{signature.width}d")
+    width = signature.width
+    form = struct.Struct(f"<{width}d")
     if raw and signature.matrices and all(tensor["datatype"] == "FP64" for tensor in inputs):
-        return Plan(outputs, 1, raw, columns, [float] * signature.width, form, "", order, (), False)
+        return Plan(outputs, 1, raw, columns, (1, width), [float] * width, form, "", order, (), False)
     readers = [reader(known[tensor["name"]], tensor["datatype"]) for tensor in inputs]
     sure = tuple(each for each in readers if each is not None)
     if len(sure) < len(readers):
         return None
-    return Plan(outputs, 1, raw, columns, [], form, "", order, sure, False)
+    return Plan(outputs, 1, raw, columns, (1, 0), [], form, "", order, sure, False)
 
 
 def _row(plan: Plan, data: list[Any], signature: Signature) -> Rows | None:
