@@ -130,21 +130,22 @@ def write(folder: Path, case: Case, body: Body) -> dict[int, Path]:
     return files
 
 
-def first_answer(case: Case, body: Body, read: Reader, client: httpx.Client, url: str) -> bool:
-    """Whether the server answers yet; its first answer must be the model's own number.
+def missing(case: Case, body: Body, read: Reader, client: httpx.Client, url: str) -> str:
+    """Why the server does not answer the first row yet; empty once it does, and with the model's own number.
 
     Raises:
         SystemExit: It answers something else, or fails.
     """
     try:
         answer = client.post(url, json=body(case, case.rows[:1]))
-    except httpx.TransportError:
-        return False
+    except httpx.TransportError as error:
+        return str(error)
+    told = f"answers {answer.status_code}: {answer.text[:200]}"
     if answer.status_code in (404, 503):  # nothing is there yet
-        return False
+        return told
     if answer.status_code != 200 or not agrees(case, [0], read(answer.json())):
-        raise SystemExit(f"answers {answer.status_code}: {answer.text[:300]}")
-    return True
+        raise SystemExit(told)
+    return ""
 
 
 def check(case: Case, body: Body, read: Reader, client: httpx.Client, url: str) -> None:

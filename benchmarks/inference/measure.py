@@ -87,7 +87,7 @@ def peer(server: Server, folder: Path, model: str, loads: Sequence[Load], effort
         with tempfile.TemporaryDirectory(dir=folder) as name:
             launch = server.launch(python, folder / "models" / model, Path(name), case)
             with _running(launch, folder) as tree, httpx.Client(timeout=30) as client:
-                ask = partial(bodies.first_answer, case, server.body, server.read, client, launch.url)
+                ask = partial(bodies.missing, case, server.body, server.read, client, launch.url)
                 measured.ready = wait(tree, ask)
                 bodies.check(case, server.body, server.read, client, launch.url)
                 files = bodies.write(folder, case, server.body)
@@ -103,7 +103,7 @@ def hello(name: str, launch: Launch, folder: Path, effort: Effort) -> Measured:
     measured = Measured(name, "lightgbm")
     file = bodies.write(folder, Case.read(folder, "lightgbm"), bodies.open_inference)
     with _running(launch, folder) as tree:
-        measured.ready = wait(tree, lambda: greets(launch.url))
+        measured.ready = wait(tree, partial(_silent, launch.url))
         press(measured, tree, launch.url, file, SMALL, effort)
     return measured
 
@@ -135,26 +135,28 @@ def press(
             measured.memory = tree.memory()
 
 
-def wait(tree: Tree, ready: Callable[[], bool]) -> float:
-    """Seconds from the start of the server's first process until it is ready.
+def wait(tree: Tree, missing: Callable[[], str], seconds: float = _FIRST_ANSWER) -> float:
+    """Wait, at most so many seconds, until nothing is missing; seconds from the start of the server's first process.
 
     Raises:
-        SystemExit: It ended, or took too long.
+        SystemExit: It ended, or took too long; what was missing is quoted.
     """
-    while (took := load.age(tree.process.pid)) < _FIRST_ANSWER:
+    until = time.monotonic() + seconds
+    while (why := missing()) and time.monotonic() < until:
         if tree.process.poll() is not None:
             raise SystemExit(f"ended with {tree.process.returncode}")
-        if ready():
-            return took
         time.sleep(0.01)
-    raise SystemExit(f"gave no correct answer within {_FIRST_ANSWER:.0f} s")
+    if why:
+        raise SystemExit(f"gave no correct answer within {seconds:.0f} s: {why}")
+    return load.age(tree.process.pid)
 
 
-def greets(url: str) -> bool:
+def _silent(url: str) -> str:
     try:
-        return httpx.post(url, content=b"{}").is_success
-    except httpx.TransportError:
-        return False
+        answer = httpx.post(url, content=b"{}")
+    except httpx.TransportError as error:
+        return str(error)
+    return "" if answer.is_success else f"answers {answer.status_code}"
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from benchmarks.inference.measure import EVERY, SMALL, Effort, Load, Measured, p
 NAME = "Millpond"
 WORKER = "millpond.server.worker"
 LOADS: dict[str, Sequence[Load]] = {"lightgbm": EVERY, "keyed": SMALL, "mixed": EVERY, "neighbours": EVERY}
-_AGAIN = 30.0  # seconds that a serving process which was killed has to be replaced
+_AGAIN = 30.0  # seconds that each model has to answer, also after the serving process was killed
 
 
 @dataclass
@@ -67,7 +67,7 @@ def _model(
     case, address = Case.read(folder, measured.model), _address(url, measured.model)
     body, read = bodies.open_inference, bodies.read_tensors
     try:
-        measured.ready = wait(tree, partial(bodies.first_answer, case, body, read, client, address))
+        measured.ready = wait(tree, partial(bodies.missing, case, body, read, client, address), _AGAIN)
         bodies.check(case, body, read, client, address)
         press(measured, tree, address, bodies.write(folder, case, body), LOADS[measured.model], effort, token)
     except (SystemExit, subprocess.SubprocessError, httpx.HTTPError) as failed:
@@ -87,7 +87,7 @@ def _worker(worker: Worker, case: Case, tree: Tree, address: str, client: httpx.
         now = tree.find(WORKER)
         if now in (None, before):
             time.sleep(0.005)
-        elif bodies.first_answer(case, bodies.open_inference, bodies.read_tensors, client, address):
+        elif not bodies.missing(case, bodies.open_inference, bodies.read_tensors, client, address):
             worker.ready = load.age(now)
             return
     raise SystemExit(f"the serving process was not replaced within {_AGAIN:.0f} s")

@@ -6,12 +6,13 @@ FOLDER/project     a Millpond project, ingested and trained: models `mixed`, `ne
 FOLDER/models      for every server: `lightgbm`, saved by MLflow, and copies of the versions `mixed`, `neighbours`
 FOLDER/cases       for each model JSON: names and types of columns, rows, and the probability of each by the model
 
-`python -m benchmarks.inference.project bare FOLDER MODEL` times the model by itself.
+`python -m benchmarks.inference.project bare FOLDER MODEL CORE` times the model by itself.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -218,6 +219,7 @@ def main() -> None:
         make(Path(sys.argv[2]))
         processes.tell()
     else:
+        os.sched_setaffinity(0, {int(sys.argv[4])})
         processes.tell(rows=bare_call(Path(sys.argv[2]), sys.argv[3]))
 
 

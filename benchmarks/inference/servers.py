@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ def _program(name: str) -> Callable[[str, Path, Path, bodies.Case], Launch]:
         [port] = free_ports(1)
         path = "v2/models/model/infer" if name == "kserve_model" else "predict"
         command = [python, "-m", f"benchmarks.inference.peers.{name}", str(model), str(port)]
-        variables = {**_path(python), "RAY_USAGE_STATS_ENABLED": "0"}
+        variables = {**_path(python), "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
         return Launch(command, f"http://127.0.0.1:{port}/{path}", variables)
 
     return launch
@@ -159,13 +160,13 @@ def _path(python: str) -> dict[str, str]:
     return {"PATH": path, "PYTHONPATH": str(processes.ROOT), "PYTHONWARNINGS": "ignore"}
 
 
-def hello(program: str) -> Callable[[str], Launch]:
+def hello(program: str) -> Callable[[], Launch]:
     """A server that says hello; run by the project's own interpreter."""
 
-    def launch(python: str) -> Launch:
+    def launch() -> Launch:
         [port] = free_ports(1)
-        command = [python, "-m", f"benchmarks.inference.peers.{program}", str(port)]
-        return Launch(command, f"http://127.0.0.1:{port}/", _path(python))
+        command = [sys.executable, "-m", f"benchmarks.inference.peers.{program}", str(port)]
+        return Launch(command, f"http://127.0.0.1:{port}/", _path(sys.executable))
 
     return launch
 

@@ -118,8 +118,7 @@ def test_versions_take_over_or_are_taken_back(walked):
             assert time.monotonic() - began < 60
             broken = [each for each in found["findings"] if each["standing"] == "broken"]
             assert broken, found["findings"]
-        assert all("planted" in text for text in clients.refused), "the good version answered all that it was asked"
-        before = sum(clients.refused.values())
+        assert clients.refused == {}, "where a canary fails, the live version answers instead"
         declare(walked, "none")
         walked.run("train", "returned", "--force")
         walked.wait_for(lambda: not newest(client)["active"], 120)
@@ -129,7 +128,7 @@ def test_versions_take_over_or_are_taken_back(walked):
         clients.answered.clear()
         walked.wait_for(lambda: clients.answered[2] > 20, 20)
         assert clients.answered[6] == 0
-        assert sum(clients.refused.values()) == before
+        assert clients.refused == {}
         clients.stopping.set()
         clients.join(10)
     moves = [(each["action"], each["object"]) for each in walked.json("audit")]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from millpond.lake.ports import Engine
 
+#: What `relation` calls the output of a trained model.
+OUTPUT = "__output"
+
 _PENDING = "millpond_pending"
 _LINE = ("prediction_id", "model", "version", "predicted_at", "requested_by", "output", "answer")
 
@@ -85,11 +88,11 @@ def counts(platform: Platform) -> dict[str, int]:
 def relation(platform: Platform, engine: Engine, served: ServedModel) -> str:
     """A relation of a version's logged predictions, each once: those in the lake, and those still in the spool.
 
-    Its columns are those of `serving.log.tables` that the version has, under their plain names. The spool holds what
-    live processes write: a segment of some megabytes each.
+    Its columns are those of `serving.log.tables` that the version has, under their plain names, and `OUTPUT`. The spool
+    holds what live processes write: a segment of some megabytes each.
     """
     from millpond.serving.log.drain import pending
-    from millpond.serving.log.tables import INPUT, REQUEST, empty, kinds_of, table_name, there
+    from millpond.serving.log.tables import INPUT, OUTPUT_COLUMN, REQUEST, empty, kinds_of, table_name, there
 
     table = table_name(served.model)
     columns = columns_of(platform, table)
@@ -109,6 +112,7 @@ def relation(platform: Platform, engine: Engine, served: ServedModel) -> str:
     wanted += [(INPUT + name, kind) for name, kind in served.inputs.items()]
     hidden = {prefix + name for name in served.logging.redact for prefix in (REQUEST, INPUT)}
     listed = [quoted(each.name) for each in empty().schema]
+    listed += [f"{OUTPUT_COLUMN} AS {OUTPUT}"] if OUTPUT_COLUMN in columns else []
     for name, kind in dict(wanted).items():
         column = there(columns, name, kind)
         if column is not None and name not in hidden:

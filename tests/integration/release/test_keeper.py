@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from millpond.serving.prediction_log import PredictionLog
 from moving import die_at
 
 from millpond.core.errors import MillpondError
@@ -17,6 +16,7 @@ from millpond.platform import release
 from millpond.platform.platform import Platform, open_project
 from millpond.platform.predictions import load_predictor
 from millpond.platform.release_keeper import KEEPER, ReleaseKeeper
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.routing import Routing
 from millpond.serving.traffic.statistics import Statistics
 

@@ -18,7 +18,8 @@ from millpond.serving.ports import InferRequest, RequestColumn, ServedModel
 from millpond.serving.protocol import Tensor, encode_raw, parse_infer, raw_bytes, read_raw, request_of
 from millpond.serving.protocol.datatypes import DATATYPES, FLOATS, INTEGERS
 from millpond.serving.protocol.documents import load_json, parse_document
-from millpond.serving.protocol.quick import quick_request
+from millpond.serving.protocol.quick import quick_request, quick_row
+from millpond.serving.protocol.requests import request_of_json
 from millpond.serving.protocol.signature import signature_of
 from millpond.serving.protocol.tensors import OutTensor
 
@@ -227,6 +228,59 @@ def test_single_rows_go_the_short_way() -> None:
         found = quick_request(orjson.loads(body), body, signature_of(served), 10)
         assert found is not None
         assert plain(found) == plain(exact(body, served))
+
+
+@given(bodies(), st.booleans())
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_tensors_of_another_wire_are_the_same_request(case: tuple[ServedModel, bytes], raw: bool) -> None:
+    served, body = case
+    inputs = json.loads(body)["inputs"]
+    tensors = []
+    for each in inputs:
+        data, shape = each["data"], each["shape"]
+        assume(isinstance(shape, list) and all(type(size) is int for size in shape))
+        if raw:
+            try:
+                values = np.array(data, np.float64 if None in data else None).ravel().tolist()
+                with np.errstate(all="ignore"):
+                    data = encode_raw(each["datatype"], values)
+            except (ValueError, TypeError, OverflowError, KeyError):
+                assume(False)
+        tensors.append(Tensor(each["name"], each["datatype"], shape, data))
+    place = signature_of(served).place
+    document = {"inputs": inputs}
+    expected = outcome(lambda: parse_document(document, served, 40, place))
+    if raw:  # what JSON says of null, of quotes and of rounding differs
+        expected = outcome(lambda: request_of_json(tensors, served, {}, None, (), binary=False, max_rows=40))
+    for _ in range(2):
+        assert outcome(lambda: request_of(tensors, served, max_rows=40)) == expected
+
+
+def test_rows_of_another_wire_go_the_short_way() -> None:
+    values = {"key": ("BYTES", "JFK"), "share": ("FP32", 0.5), "when": ("BYTES", "2013-12-01T08:00:00Z")}
+    typed = [Tensor(name, datatype, [1], [value]) for name, (datatype, value) in values.items()]
+    flag = (Tensor("flag", "BOOL", [1], [True]), Tensor("size", "INT8", [1], [-3]))
+    typed += flag
+    raw = [each._replace(data=encode_raw(each.datatype, each.data)) for each in typed]
+    utf8 = [
+        each._replace(data=[value.encode() if isinstance(value, str) else value for value in each.data])
+        for each in typed
+    ]
+    rows = [quick_row(tensors, signature_of(MIXED)) for tensors in (typed, raw, utf8)]
+    assert rows[0] is not None
+    assert rows[0] == rows[1] == rows[2]
+    assert rows[0][0].columns == {
+        "key": ["JFK"],
+        "when": [1_385_884_800_000_000],
+        "flag": [True],
+        "size": [-3],
+        "share": [0.5],
+    }
+    for wrong in (raw[0]._replace(data=b"\4\0\0\0JFK"), raw[1]._replace(data=bytes(8)), flag[0]._replace(data=b"\2")):
+        tensors = [wrong if each.name == wrong.name else each for each in raw]
+        assert quick_row(tensors, signature_of(MIXED)) is None
+        with pytest.raises(RequestError):
+            request_of(tensors, MIXED)
 
 
 @st.composite

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 #: Flow-control windows that clients get: of a stream, and of a connection; bytes.
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 16 << 20
-#: Between two sweeps a client may reset so many streams, and send so many frames that ask for nothing; of the
-#: latter, some more with each request.
+#: Between two sweeps a client may reset so many streams, and send so many frames that ask for nothing (as small updates
+#: of windows do); of the latter, some more with each request.
 _RESETS = 1000
 _NOISE = 2000
 _NOISE_OF_REQUEST = 8
+_SMALL_UPDATE = 1024
 #: Streams that were ended here and whose frames may still be under way.
 _ENDED = 1024
 #: What the pings of keep-alive and of a drain carry.
@@ -42,7 +43,7 @@ _CLOSING_SECONDS = 2.0
 
 
 class Service(Protocol):
-    """What a connection's requests are for. Neither method raises."""
+    """What a connection's requests are for. No method raises."""
 
     def interpret(self, fields: Sequence[Field]) -> Any | None:
         """What a request's header fields mean; pure, as it is remembered. None ends the stream as malformed."""
@@ -171,7 +172,8 @@ class Http2Connection(asyncio.Protocol):
         elif kind == frames.HEADERS:
             self._headers(flags, stream, payload)
         else:
-            self._noisy()
+            if kind != frames.WINDOW_UPDATE:
+                self._noisy()
             if kind < len(_OTHERS) and (other := _OTHERS[kind]) is not None:
                 other(self, flags, stream, payload)
 
@@ -304,6 +306,8 @@ class Http2Connection(asyncio.Protocol):
 
     def _window_update(self, _flags: int, number: int, payload: bytes) -> None:
         increment = frames.read_word(payload, "WINDOW_UPDATE") & frames.LAST_STREAM
+        if increment < _SMALL_UPDATE:  # larger ones are bounded by the largest window
+            self._noisy()
         if number == 0:
             if not increment:
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
@@ -403,6 +407,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _say_no_more(self) -> None:
         """End our side. The client's is read on for a while: to close on unread bytes would tear up our last ones."""
+        self._sender.ended = True
         if not self._transport.is_closing():
             self._transport.resume_reading()
             self._transport.write_eof()

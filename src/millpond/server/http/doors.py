@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import unquote
 
 from millpond.core.errors import NotAuthenticated, Overloaded
@@ -16,6 +16,7 @@ from millpond.server.credentials import OPEN_ROUTES, USER_HEADER, presented_toke
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from millpond.access.ports import Authenticator
     from millpond.server.http.exchange import Exchange
@@ -36,8 +37,11 @@ _LONGEST_HEADER = 1024
 _USER = USER_HEADER.encode()
 _OPEN = frozenset(path.encode() for path in OPEN_ROUTES)
 _HINT = "send the header `Authorization: Bearer mp_...`; the project's token lies in .millpond/token"
-Told = Callable[[str | Exception], None]
 _log = logging.getLogger("millpond.serving")
+
+
+#: Given the user, or why there is none; "" is nobody.
+Told: TypeAlias = Callable[[str | Exception], None]
 
 
 class Door(Protocol):

@@ -19,9 +19,9 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
 MATRIX = "input"
 
 
-def server_metadata(version: str) -> dict[str, Any]:
-    """The answer to GET /v2."""
-    return {"name": "millpond", "version": version, "extensions": list(EXTENSIONS)}
+def server_metadata(version: str, extensions: Sequence[str] = EXTENSIONS) -> dict[str, Any]:
+    """The answer to GET /v2 of a server that answers `extensions`."""
+    return {"name": "millpond", "version": version, "extensions": list(extensions)}
 
 
 def output_tensors(served: ServedModel) -> list[dict[str, Any]]:

@@ -301,6 +301,14 @@ def test_rapid_reset_ends_the_connection(client):
     assert client.goaway_code() == frames.ENHANCE_YOUR_CALM
 
 
+def test_updates_of_windows_are_noise_only_where_they_are_small(client):
+    client.send(window_update(0, 2000) * 6000)
+    client.call(1, b"fine")
+    assert client.answer(1)[0] == b"fine"
+    client.send(window_update(0, 1) * 6000)
+    assert client.goaway_code() == frames.ENHANCE_YOUR_CALM
+
+
 def test_a_message_over_the_limit_is_refused_and_not_held(start, wire):
     server = start(message_bytes=100_000)
     with wire.Client(server.port) as client:
