@@ -33,7 +33,7 @@ class Banner:
         url: The server's address, such as "http://127.0.0.1:8200".
         login_url: Opens the console in a browser; works once, for ten minutes.
         serving_url: Where predictions are asked for directly, or None.
-        grpc_address: The same over gRPC, such as "127.0.0.1:8323", or None.
+            grpc_address: The same over gRPC, such as "127.0.0.1:8323".
     """
 
     url: str

@@ -20,7 +20,7 @@ from millpond.access.ports import Identity
 from millpond.core.errors import NotFound
 from millpond.core.names import did_you_mean
 from millpond.core.time import now
-from millpond.server.http.doors import TokenDoor, TrustedDoor
+from millpond.server.http.doors import TokenCache, TokenDoor, TrustedDoor
 from millpond.server.http.limits import Limits
 from millpond.server.http.routes import Routes
 from millpond.server.http.server import HttpServer
@@ -139,7 +139,7 @@ async def run(arguments: argparse.Namespace, trusted: socket.socket, port: socke
     await server.listen(trusted, TrustedDoor())
     if port is not None:
         access = FromFile(arguments.socket.with_name("tokens"))
-        await server.listen(port, TokenDoor(access, server.threads, loop))
+        await server.listen(port, TokenDoor(TokenCache(access, server.threads, loop)))
     sys.stdout.write(f"{port.getsockname()[1] if port else 0}\n")
     sys.stdout.flush()
     await stop.wait()
