@@ -92,7 +92,7 @@ def test_every_line_of_the_metrics_is_a_comment_or_a_sample() -> None:
 
 
 def test_importing_the_app_loads_no_heavy_library() -> None:
-    heavy = ("pyarrow", "pandas", "sklearn", "mlflow", "duckdb", "lightgbm", "numpy")
+    heavy = ("pyarrow", "pandas", "sklearn", "mlflow", "duckdb", "lightgbm")
     modules = "millpond.server.inference, millpond.server.inference_worker, millpond.serving.batch, "
     modules += "millpond.serving.log.spool, millpond.serving.runtime"
     program = f"import sys, {modules}; print([name for name in {heavy!r} if name in sys.modules])"
