@@ -56,14 +56,15 @@ def find(platform: Platform, prediction_id: str) -> Prediction | None:
 
 def newest(platform: Platform, model: str | None, limit: int) -> list[PredictionLine]:
     """The newest predictions that were answered, newest first; those of shadows are not."""
-    from millpond.serving.log.drain import pending, pending_counts
+    from millpond.serving.log.drain import pending_by_model
     from millpond.serving.log.tables import is_prediction_table, table_name
 
-    spooled = {each: pending(platform.settings.spool, each) for each in pending_counts(platform.settings.spool)}
+    # The spool first: a prediction reaches the lake before it leaves the spool.
+    spooled = pending_by_model(platform.settings.spool)
     tables = [each for each in platform.lake.tables() if is_prediction_table(each)]
     relations: dict[str, list[pa.Table | str]] = {each: [each] for each in tables}
     for each, rows in spooled.items():
-        relations.setdefault(table_name(each), []).extend([rows] if rows is not None else [])
+        relations.setdefault(table_name(each), []).extend(rows)
     chosen = [table_name(model)] if model is not None else list(relations)
     found: dict[str, PredictionLine] = {}
     with platform.engine() as engine:

@@ -92,6 +92,15 @@ def pending(spool: Path, model: str, columns: Mapping[str, str] | None = None) -
     return gathered(parts, columns or {}) if parts else None
 
 
+def pending_by_model(spool: Path) -> dict[str, list[pa.Table]]:
+    """Model -> its predictions that are still in the spool, a table a segment; see `pending`."""
+    found: dict[str, list[pa.Table]] = {}
+    for segment in _readable(spool):
+        for model in segment.models():
+            found.setdefault(model, []).append(to_table(segment, model))
+    return found
+
+
 def pending_counts(spool: Path) -> dict[str, int]:
     """Model -> number of its predictions that are still in the spool."""
     found: dict[str, int] = {}

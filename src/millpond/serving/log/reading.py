@@ -197,22 +197,21 @@ class _Records:
             "request_id": request_id,
             "model": pa.repeat(pa.scalar(layout.model), total),
             "version": pa.repeat(pa.scalar(layout.version, pa.int64()), total),
-            "variant": self._named(head["variant"], dict(enumerate(VARIANTS)), pa.string()),
+            "variant": self._named(head["variant"], dict(enumerate(VARIANTS))),
             "shadow_of": pa.array(shadow_of, pa.int64(), mask=shadow_of < 0),
             "raw": pa.repeat(pa.scalar(layout.raw), total),
             "predicted_at": pa.array(self._each(head["predicted_at"])).cast(instant),
             "as_of": pa.array(as_of).cast(instant),
-            "requested_by": self._named(head["user"], self._segment.users, pa.string()),
+            "requested_by": self._named(head["user"], self._segment.users),
             "answer": pa.array(answers == 1, mask=answers == 2),
             "latency_ms": pa.array(self._each(head["latency"]) / 1000.0),
         }
-        for name, kind in (("snapshots", pa.string()), ("events", pa.string()), ("synced_at", pa.int64())):
-            texts = {
-                number: json.dumps(each[name]) if name != "synced_at" else each[name]
-                for number, each in self._segment.provenances.items()
-            }
-            columns[name] = self._named(head["provenance"], texts, kind)
-        columns["synced_at"] = columns["synced_at"].cast(instant)
+        behind = self._segment.provenances
+        numbers = head["provenance"]
+        for name in ("snapshots", "events"):
+            columns[name] = self._named(numbers, {each: json.dumps(behind[each][name]) for each in _once(numbers)})
+        synced_at = self._named(numbers, {each: behind[each]["synced_at"] for each in _once(numbers)}, pa.int64())
+        columns["synced_at"] = synced_at.cast(instant)
         for name, array in outputs.items():
             columns[OUTPUT_COLUMN if name == OUTPUT_COLUMN else f"{OUTPUT_COLUMN}__{name}"] = array
         columns |= {REQUEST + name: array for name, array in request.items()}
@@ -271,13 +270,18 @@ class _Records:
     def _each(self, values: Any) -> Any:
         return np.repeat(values, self._rows) if self._rows > 1 else np.ascontiguousarray(values)
 
-    def _named(self, numbers: Any, names: dict[int, Any], kind: pa.DataType) -> Any:
+    def _named(self, numbers: Any, names: Mapping[int, Any], kind: pa.DataType | None = None) -> Any:
         """What numbers stand for, a record, for each row."""
         import pyarrow as pa
 
         there, positions = np.unique(numbers, return_inverse=True)
-        values = pa.array([names[int(each)] for each in there], kind)
+        values = pa.array([names[int(each)] for each in there], kind or pa.string())
         return values.take(pa.array(self._each(positions)))
+
+
+def _once(numbers: Any) -> list[int]:
+    found: list[int] = np.unique(numbers).tolist()
+    return found
 
 
 def _header(fixed: Any) -> Any:

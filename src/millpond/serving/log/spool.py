@@ -333,8 +333,10 @@ class _SyncBehind:
                 self._sync()
 
     def _sync(self) -> None:
-        if self._segment is not None and self._news.is_set():
-            self._news.clear()
+        if not self._news.is_set():
+            return
+        self._news.clear()
+        if self._segment is not None:
             try:
                 self._segment.sync()
             except OSError:
