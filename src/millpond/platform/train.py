@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import VersionRefused
+from millpond.core.errors import Conflict, VersionRefused
 from millpond.core.fingerprints import fingerprint
 from millpond.core.time import now
 from millpond.definitions.gates import LiveGate
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
-from millpond.platform import live_gates, release, versions
+from millpond.platform import live_gates, release, tiers, versions
 from millpond.platform.alone import alone
 from millpond.platform.applied import record
 from millpond.platform.loading import definition_files
 from millpond.platform.platform import Platform
 from millpond.platform.progress import Step, step
 from millpond.platform.tables import refresh
-from millpond.platform.training_sets import TrainingSet, read_rows, training_set
+from millpond.platform.training_sets import TrainingSet, read_rows, read_sample, training_set
 from millpond.registry.ports import Candidate, Lineage, Version
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from millpond.training.gates import Champion, GateResult
     from millpond.training.train import Trained
 
@@ -56,7 +58,8 @@ def train(platform: Platform, name: str, *, force: bool = False) -> TrainResult:
     """Bring a model up to date: tables, checks, training set, version, gates.
 
     Nothing is done again whose inputs, code and packages have not changed, unless `force` is given, which trains
-    anew. A version that passes all gates becomes champion; one that does not stays challenger.
+    anew. A version that passes all gates becomes champion, or begins the release that its model declares; one that
+    does not stays challenger.
 
     Raises:
         NotFound: No such model, or a table was never ingested.
@@ -87,10 +90,13 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
         trained = _fit(platform, model, examples, champion, live, current)
         current.detail = _headline(trained)
     with step(platform.listener, f"register {model.name}") as current:
-        version = platform.store.register(_candidate(platform, model, examples, lineage, trained))
+        files, tier = _tier(platform, model, examples, trained)
+        candidate = _candidate(platform, model, examples, lineage, trained)
+        candidate = replace(candidate, spec={**candidate.spec, "tier": tier}, files={**candidate.files, **files})
+        version = platform.store.register(candidate)
         versions.pin(platform, version, lineage)
         record(platform, model)
-        current.detail = f"version {version.number}, loaded and tried in a clean process"
+        current.detail = f"version {version.number}, loaded and tried in a clean process; {_served(tier)}"
     promoted = _judge(platform, version, trained.gates)
     return TrainResult(
         platform.store.version(model.name, version.number),
@@ -118,7 +124,7 @@ def _finish(platform: Platform, version: Version) -> TrainResult:
 def _judged(platform: Platform, version: Version) -> bool:
     """Whether it, or a later version, has been challenger: that alias is the last thing that judging sets."""
     later = [each for each in platform.store.versions(version.model) if each.number >= version.number]
-    return any(release.CHALLENGER in each.aliases for each in later)
+    return any(versions.CHALLENGER in each.aliases for each in later)
 
 
 def _fit(
@@ -174,13 +180,29 @@ def _judge(platform: Platform, version: Version, gates: Sequence[GateResult]) ->
         else:
             why = f"passed {len(gates)} gates" if gates else "no gates are declared"
             try:
-                release.promote(platform, version.model, version.number, why=why)
-                current.detail = f"champion: {why}"
-                promoted = True
-            except VersionRefused as error:  # it was asked by its number before it was judged, and served wrong
+                promoted, current.detail = _take_over(platform, version, why)
+            except (VersionRefused, Conflict) as error:  # it served wrong when asked by number; another is on its way
                 current.detail = f"not promoted: {error.what}"
-        platform.store.set_alias(version.model, release.CHALLENGER, version.number)
+        platform.store.set_alias(version.model, versions.CHALLENGER, version.number)
     return promoted
+
+
+def _take_over(platform: Platform, version: Version, why: str) -> tuple[bool, str]:
+    """Let a version that passed its gates take over as its model declares: whether it is champion, and how."""
+    if release.declared_release(platform, version.model) is None:
+        release.promote(platform, version.model, version.number, why=why)
+        return True, f"champion: {why}"
+    under_way = platform.access.releases.active(version.model)
+    if under_way is not None and under_way.version == version.number:  # this call was killed before
+        begun = under_way
+    elif versions.CHAMPION in platform.store.version(version.model, version.number).aliases:
+        return True, f"champion: {why}"
+    else:
+        begun = release.start(platform, version.model, version.number, why=why)
+    if begun.state == "promoted":
+        return True, f"champion: {why}"
+    how = "it shadows the champion" if begun.state == "shadowing" else f"it answers {begun.share:.4g} of the requests"
+    return False, f"being released: {how}"
 
 
 def _lineage(platform: Platform, model: Model, examples: TrainingSet, snapshots: Mapping[str, Snapshot]) -> Lineage:
@@ -241,6 +263,26 @@ def _candidate(
         trained_by=platform.user,
         tags={"training_seconds": f"{sum(trained.seconds.values()):.2f}"},
     )
+
+
+def _tier(
+    platform: Platform, model: Model, examples: TrainingSet, trained: Trained
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    from millpond.training.frame import to_frame
+    from millpond.training.recipes import outputs_of
+
+    inputs, task = examples.columns.inputs, model.task.kind
+
+    def original(rows: pa.Table) -> Sequence[float]:
+        found: list[float] = outputs_of(trained.estimator, task, to_frame(rows, inputs)).tolist()
+        return found
+
+    sample = read_sample(platform, examples, tiers.SAMPLE_ROWS)
+    return tiers.prepare(trained.estimator, inputs, task, sample, original)
+
+
+def _served(tier: Mapping[str, Any]) -> str:
+    return "compiled" if tier["tier"] == "compiled" else f"served natively: {tier['why']}"
 
 
 def _gate(gate: GateResult) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -20,72 +21,122 @@ from millpond.platform.operations import PlatformOperations
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush
 from millpond.platform.reader import PlatformReader
+from millpond.platform.release import resume
 from millpond.server.app import Services, session_cookie
 from millpond.server.control import Banner, serve
+from millpond.server.grpc.extra import available
 from millpond.server.processes import Child
-from millpond.server.sockets import part_socket
+from millpond.server.sockets import listen, part_socket
 from millpond.settings.project import Settings
 
 _FLUSH_SECONDS = 5.0
 _WORKER_FIRST_SECONDS = 30.0
+_WORKER_GRACE = 12.0  # its own, and some for its end
 _log = logging.getLogger("millpond.server")
 
 
-def up(platform: Platform, *, port: int | None = None, ready: Callable[[str, str], None]) -> None:
+def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner], None]) -> None:
     """Serve a project until it is told to stop; see `control.serve`.
 
     Args:
         platform: The project. Its definitions are read once, now.
-        port: Port to listen on, 0 for a free one; None takes the profile's.
-        ready: Called with the server's address and a one-time login address, once it answers.
+        port: Port to listen on; 0 takes a free one, also for predictions; None takes the profile's.
+        ready: Called with the server's addresses, once it answers.
     """
     settings = platform.settings
     admin = local_admin(settings.state, platform.user)
-    socket = part_socket(settings.run, "serving")
+    sockets = tuple(part_socket(settings.run, f"serving-{number}") for number in range(settings.profile.workers))
     services = Services(
         access=platform.access,
-        reader=PlatformReader(settings, platform.definitions, socket),
-        operations=PlatformOperations(settings, platform.definitions, socket),
-        worker=socket,
+        reader=PlatformReader(settings, platform.definitions, sockets),
+        operations=PlatformOperations(settings, platform.definitions, sockets),
+        workers=sockets,
         version=__version__,
         cookie=session_cookie(settings.state),
     )
-    command = [sys.executable, "-m", "millpond.server.worker", "--project", str(settings.root)]
-    command += ["--profile", settings.profile_name, "--socket", str(socket)]
     upkeep = [sys.executable, "-m", "millpond.server.upkeep", "--project", str(settings.root)]
     upkeep += ["--profile", settings.profile_name]
+    keeper = [sys.executable, "-m", "millpond.server.release_keeper", "--project", str(settings.root)]
+    keeper += ["--profile", settings.profile_name]
+    # Serving processes find what is deployed; the keeper makes up for what cannot be told yet.
+    try:
+        resume(platform)
+    except MillpondError as error:
+        _log.warning("what is deployed is told later: %s", error.what)
     stopping = threading.Event()
     flusher = threading.Thread(target=_keep_flushing, args=(settings, stopping), daemon=True)
     flusher.start()
 
-    def announce(banner: Banner) -> None:
-        ready(banner.url, banner.login_url)
-
     def load_mlflow() -> ASGIApp:
         from millpond.registry.mlflow_app import mlflow_application
 
-        _wait_for(socket)
+        _wait_for(sockets[0])
         return mlflow_application(settings.tracking_database, settings.artifacts)
 
     try:
-        serve(
-            services,
-            state=settings.state,
-            announce=announce,
-            children=[Child("serving", command, socket=socket), Child("upkeep", upkeep)],
-            load_mlflow=load_mlflow,
-            host=settings.profile.host,
-            port=settings.profile.port if port is None else port,
-            admin=admin.name,
-        )
+        with (
+            _listener(settings, settings.profile.serving_port, "serving_port", free=port == 0) as listener,
+            _listener(settings, _grpc_port(settings), "grpc_port", free=port == 0) as grpc,
+        ):
+            serve(
+                services,
+                state=settings.state,
+                announce=ready,
+                children=[
+                    *_workers(settings, sockets, listener, grpc),
+                    Child("upkeep", upkeep),
+                    Child("releases", keeper),
+                ],
+                load_mlflow=load_mlflow,
+                host=settings.profile.host,
+                port=settings.profile.port if port is None else port,
+                admin=admin.name,
+                serving=listener,
+                grpc=grpc,
+            )
     finally:
         stopping.set()
         flusher.join(timeout=_FLUSH_SECONDS)
 
 
-def _wait_for(socket: Path) -> None:
+def _grpc_port(settings: Settings) -> int | None:
+    if settings.profile.grpc_port is not None and not available():
+        _log.warning("gRPC is not answered: pip install 'millpond[grpc]'")
+        return None
+    return settings.profile.grpc_port
+
+
+def _workers(
+    settings: Settings, sockets: Sequence[Path], http: socket.socket | None, grpc: socket.socket | None
+) -> list[Child]:
+    """The serving workers: each has a Unix socket of its own, and all accept from the same ports."""
+    command = [sys.executable, "-m", "millpond.server.worker", "--project", str(settings.root)]
+    command += ["--profile", settings.profile_name]
+    inherited = []
+    for name, listener in (("--http", http), ("--grpc", grpc)):
+        if listener is not None:
+            inherited.append(listener.fileno())
+            command += [name, str(listener.fileno())]
+    return [
+        Child(path.stem, [*command, "--socket", str(path)], socket=path, inherited=inherited, grace=_WORKER_GRACE)
+        for path in sockets
+    ]
+
+
+@contextlib.contextmanager
+def _listener(settings: Settings, port: int | None, name: str, *, free: bool) -> Iterator[socket.socket | None]:
+    """A socket for workers to accept from: made here, it outlives each of them."""
+    if port is None:
+        yield None
+        return
+    setting = f"`{name}` of profile {settings.profile_name!r}"
+    with listen(settings.profile.host, 0 if free else port, setting) as listener:
+        yield listener
+
+
+def _wait_for(path: Path) -> None:
     """Let the serving worker start first: importing MLflow takes seconds of processor time, and nobody waits for it."""
-    transport = httpx.HTTPTransport(uds=str(socket))
+    transport = httpx.HTTPTransport(uds=str(path))
     deadline = time.monotonic() + _WORKER_FIRST_SECONDS
     with httpx.Client(transport=transport, base_url="http://worker", timeout=1.0) as client:
         while time.monotonic() < deadline:
