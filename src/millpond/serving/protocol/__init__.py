@@ -1,6 +1,6 @@
 """The Open Inference Protocol, version 2, apart from the wires that carry it, and a plain JSON face for people."""
 
-from millpond.serving.protocol.arrow import format_request, format_response, parse_request
+from millpond.serving.protocol.arrow import format_request
 from millpond.serving.protocol.errors import error_body, error_sentence
 from millpond.serving.protocol.metadata import (
     model_metadata,
@@ -27,14 +27,12 @@ __all__ = [
     "format_infer",
     "format_records",
     "format_request",
-    "format_response",
     "model_metadata",
     "output_tensors",
     "output_tensors_of",
     "parse_index",
     "parse_infer",
     "parse_records",
-    "parse_request",
     "raw_bytes",
     "read_raw",
     "repository_index",
