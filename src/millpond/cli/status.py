@@ -39,7 +39,7 @@ def command(context: typer.Context, json: Json = False) -> None:
         if status.synced_at is not None:
             parts.append(f"the shared store does not answer; what is online is complete until {status.synced_at}")
         output.data(
-            {"server": server, "serving": serving, **plain(status)},
+            {"server": server, "serving": serving, "grpc": running.get("grpc"), **plain(status)},
             [
                 f"project {status.project}, profile {status.profile}, "
                 + (f"server at {server}" if server else "server not running")

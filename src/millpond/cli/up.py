@@ -28,12 +28,13 @@ def command(
         platform = session(context).open(output)
 
         def ready(banner: Banner) -> None:
-            serving = banner.serving_url
+            serving, grpc = banner.serving_url, banner.grpc_address
             output.data(
-                {"url": banner.url, "login": banner.login_url, "serving": serving},
+                {"url": banner.url, "login": banner.login_url, "serving": serving, "grpc": grpc},
                 [
                     f"Millpond is up at {banner.url}",
                     *([f"predictions are answered at {serving}/v2"] if serving else []),
+                    *([f"and over gRPC at {grpc}"] if grpc else []),
                     f"open {banner.login_url}",
                 ],
             )

@@ -101,18 +101,20 @@ class Gateway:
         if self._watch is not None:
             await self._loop.run_in_executor(None, self._watch.close)
 
-    def traffic(self) -> dict[str, Any]:
-        """What was counted, and by which generation of the routing document this process answers."""
+    def traffic(self) -> list[dict[str, Any]]:
+        """What was counted, and by which generation of the routing document this process answers; one snapshot."""
         failed = [(model, version, why) for (model, version), why in self._failed.items()]
-        return self.statistics.snapshot(self._generation, failed)
+        return [self.statistics.snapshot(self._generation, failed)]
 
-    @property
-    def ready(self) -> bool:
-        """Whether every model that is deployed can answer."""
-        return all(
-            model in self._deployed or (model, each.live) in self._failed
-            for model, each in self._table.deployments.items()
-        )
+    def opening(self) -> Sequence[ModelState]:
+        """See `serving.engine.engine.Versions`."""
+        late = {name: each.live for name, each in self._table.deployments.items() if name not in self._deployed}
+        return [
+            ModelState(name, str(live), "UNAVAILABLE", self._failed[name, live])
+            if (name, live) in self._failed
+            else ModelState(name, str(live), "LOADING", "it is being opened")
+            for name, live in sorted(late.items())
+        ]
 
     # --- what the engine asks
 

@@ -28,6 +28,7 @@ from millpond.platform.read_models import (
     VersionSummary,
 )
 from millpond.platform.release_pages import releases
+from millpond.platform.tiers import tier_of
 from millpond.platform.versions import CHAMPION
 from millpond.registry.ports import Lineage, Version
 
@@ -108,6 +109,7 @@ def version_page(platform: Platform, model: str, number: int) -> VersionPage:
         lineage=_lineage(platform, version, lineage),
         mlflow_path=platform.store.page(version),
         has_report=_has_report(platform, version),
+        tier=tier_of(platform, version),
     )
 
 

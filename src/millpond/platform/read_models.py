@@ -27,6 +27,7 @@ from millpond.platform.feature_models import (
     ViewVersion,
 )
 from millpond.platform.release_models import ReleaseMove, ReleaseRequest, ReleaseView
+from millpond.platform.tiers import Tier
 
 CheckState = Literal["none", "passed", "warning", "failed"]
 DeploymentState = Literal["live", "starting", "failed"]
@@ -363,6 +364,7 @@ class VersionPage:
         lineage: What it was made of.
         mlflow_path: Page of its run below the server's address, such as "/mlflow/#/experiments/1/runs/ab12".
         has_report: Whether `ModelReader.report` has one.
+        tier: Which runtime serves it, and why.
     """
 
     summary: VersionSummary
@@ -372,6 +374,7 @@ class VersionPage:
     lineage: VersionLineage
     mlflow_path: str | None
     has_report: bool
+    tier: Tier
 
 
 # --- deployments and predictions --------------------------------------------------------------------------------------

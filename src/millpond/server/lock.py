@@ -70,6 +70,16 @@ def running_instance(run: Path) -> dict[str, Any] | None:
     return None
 
 
+def refuse_second(run: Path) -> None:
+    """Pass where nobody runs the platform of this project.
+
+    Raises:
+        Conflict: Somebody does; says which process, and its address.
+    """
+    if running_instance(run) is not None:
+        raise _taken(run / "up.lock")
+
+
 def _holder(path: Path) -> dict[str, Any]:
     try:
         holder = json.loads(path.read_text())

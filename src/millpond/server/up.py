@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,8 @@ from millpond.platform.reader import PlatformReader
 from millpond.platform.release import resume
 from millpond.server.app import Services, session_cookie
 from millpond.server.control import Banner, serve
+from millpond.server.grpc import available as grpc_available
+from millpond.server.lock import refuse_second
 from millpond.server.processes import Child
 from millpond.server.sockets import listen, part_socket
 from millpond.settings.project import Settings
@@ -73,13 +75,13 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
         return mlflow_application(settings.tracking_database, settings.artifacts)
 
     try:
-        with _listener(settings, settings.profile.serving_port, "serving_port", free=port == 0) as listener:
+        with _listeners(settings, free=port == 0) as ports:
             serve(
                 services,
                 state=settings.state,
                 announce=ready,
                 children=[
-                    *_workers(settings, sockets, listener),
+                    *_workers(settings, sockets, ports),
                     Child("upkeep", upkeep),
                     Child("releases", keeper),
                 ],
@@ -87,20 +89,21 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
                 host=settings.profile.host,
                 port=settings.profile.port if port is None else port,
                 admin=admin.name,
-                serving=listener,
+                serving=ports.get("http"),
+                grpc=ports.get("grpc"),
             )
     finally:
         stopping.set()
         flusher.join(timeout=_FLUSH_SECONDS)
 
 
-def _workers(settings: Settings, sockets: Sequence[Path], listener: socket.socket | None) -> list[Child]:
-    """The serving workers: each has a Unix socket of its own, and all accept from one port."""
+def _workers(settings: Settings, sockets: Sequence[Path], ports: Mapping[str, socket.socket]) -> list[Child]:
+    """The serving workers: each has a Unix socket of its own, and all accept from the same ports."""
     command = [sys.executable, "-m", "millpond.server.worker", "--project", str(settings.root)]
     command += ["--profile", settings.profile_name]
-    inherited = [listener.fileno()] if listener is not None else []
-    if inherited:
-        command += ["--http", str(inherited[0])]
+    for wire, listener in ports.items():
+        command += [f"--{wire}", str(listener.fileno())]
+    inherited = [listener.fileno() for listener in ports.values()]
     return [
         Child(path.stem, [*command, "--socket", str(path)], socket=path, inherited=inherited, grace=_WORKER_GRACE)
         for path in sockets
@@ -108,14 +111,20 @@ def _workers(settings: Settings, sockets: Sequence[Path], listener: socket.socke
 
 
 @contextlib.contextmanager
-def _listener(settings: Settings, port: int | None, name: str, *, free: bool) -> Iterator[socket.socket | None]:
-    """A socket for workers to accept from: made here, it outlives each of them."""
-    if port is None:
-        yield None
-        return
-    setting = f"`{name}` of profile {settings.profile_name!r}"
-    with listen(settings.profile.host, 0 if free else port, setting) as listener:
-        yield listener
+def _listeners(settings: Settings, *, free: bool) -> Iterator[dict[str, socket.socket]]:
+    """The sockets that workers accept from, by wire: made here, they outlive each worker."""
+    profile = settings.profile
+    wanted = {"http": ("serving_port", profile.serving_port)}
+    if grpc_available():
+        wanted["grpc"] = ("grpc_port", profile.grpc_port)
+    refuse_second(settings.run)  # before its ports are found to be in use
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for wire, (name, port) in wanted.items():
+            if port is not None:
+                setting = f"`{name}` of profile {settings.profile_name!r}"
+                found[wire] = stack.enter_context(listen(profile.host, 0 if free else port, setting))
+        yield found
 
 
 def _wait_for(path: Path) -> None:

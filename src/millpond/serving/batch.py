@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from millpond.core.errors import RequestError
 from millpond.core.names import did_you_mean
-from millpond.serving.metadata import output_tensors
 from millpond.serving.ports import ServedModel
 from millpond.serving.predictor import Predictor, Scored
+from millpond.serving.protocol.metadata import output_tensors
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
 
-from millpond.serving.ports import OutputColumn, RequestColumn, ServedModel
+from millpond.serving.ports import LogPolicy, OutputColumn, RequestColumn, ServedModel
 from millpond.serving.traffic.deployment import Deployment
 
 #: Of the document; one that is written otherwise is not read.
@@ -153,7 +153,9 @@ def served_from_json(said: Mapping[str, Any]) -> ServedModel:
     """What `served_to_json` said."""
     columns = tuple(RequestColumn(**each) for each in said["columns"])
     outputs = tuple(OutputColumn(**each) for each in said["outputs"])
-    return ServedModel(**{**said, "columns": columns, "outputs": outputs})
+    kept = said["logging"]
+    policy = LogPolicy(kept["sample"], tuple(kept["redact"]))
+    return ServedModel(**{**said, "columns": columns, "outputs": outputs, "logging": policy})
 
 
 def deployment_to_json(deployment: Deployment) -> dict[str, Any]:

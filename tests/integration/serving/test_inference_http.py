@@ -108,7 +108,7 @@ class TestProtocol:
         content = request(parameters={"as_of": "2013-12-01T09:00:00+01:00"}, outputs=[{"name": "prediction_id"}])
         response = client.post(INFER, json=content, headers={"x-millpond-user": "Zo%C3%AB"})
         answer = response.json()
-        assert answer["parameters"] == {"as_of": "2013-12-01T08:00:00Z"}
+        assert answer["parameters"] == {"variant": "live", "as_of": "2013-12-01T08:00:00Z"}
         (output,) = answer["outputs"]
         [logged] = find(worker.spool, output["data"][0])[1].to_pylist()
         assert logged["as_of"].isoformat() == "2013-12-01T08:00:00+00:00"

@@ -20,7 +20,7 @@ from millpond.core.time import now
 from millpond.server.http.limits import Limits
 from millpond.server.present import ThreadedAnswering
 from millpond.server.sockets import listen, part_listener
-from millpond.server.worker import serve
+from millpond.server.worker import Ports, serve
 from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import Featurized, RequestColumn, ServedModel
 from millpond.serving.predictor import Predictor
@@ -105,5 +105,5 @@ if __name__ == "__main__":
     limits = Limits(message_seconds=1.0)
     port = listen("127.0.0.1", int(ports[0])) if ports else None
     with part_listener(Path(place)) as trusted:
-        uvloop.run(serve(answering, trusted, port, Everybody(), limits))
+        uvloop.run(serve(answering, trusted, Ports(port), Everybody(), limits))
     answering.close()

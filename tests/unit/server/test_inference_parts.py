@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from millpond.core import errors
-from millpond.server.http.errors import error_body, status_of, to_json
+from millpond.server.http.errors import error_answer, status_of, to_json
 from millpond.server.inference_metrics import BUCKETS, InferenceMetrics, merge_workers
 
 
@@ -33,7 +33,7 @@ def test_the_status_of_an_error(error: Exception, status: int) -> None:
 
 
 def body(error: Exception) -> Any:
-    return json.loads(error_body(error, status_of(error)))
+    return json.loads(error_answer(error, status_of(error)))
 
 
 def test_an_error_of_ours_is_told_whole() -> None:

@@ -27,7 +27,7 @@ class Stream:
     Attributes:
         number: The stream's identifier.
         head: What the service made of the request's header fields.
-        deadline: `time.monotonic()` at which the caller stops waiting, or None.
+        deadline: `time.monotonic()` at which the caller is told that there is no answer.
         gone: Whether nobody waits for an answer any more.
         arrived: Whether the whole request is there.
         answered: Whether an answer was given, though maybe not sent yet.
@@ -60,9 +60,7 @@ class Stream:
         "working",
     )
 
-    def __init__(
-        self, sender: Sender, number: int, head: Any, allowance: int, began: float, deadline: float | None
-    ) -> None:
+    def __init__(self, sender: Sender, number: int, head: Any, allowance: int, began: float, deadline: float) -> None:
         self.sender = sender
         self.number = number
         self.head = head
@@ -118,6 +116,7 @@ class Sender:
         window: Bytes that the client will still take, over all streams.
         stream_window: The window that new streams begin with.
         frame_bytes: Largest payload that the client takes.
+        ended: Whether all was said; nothing is written any more.
     """
 
     def __init__(self, transport: asyncio.Transport, finished: Callable[[Stream], None]) -> None:
@@ -128,7 +127,7 @@ class Sender:
         self._blocked: dict[int, Stream] = {}
         self._scheduled = False
         self._paused_at: float | None = None
-        self.held = False
+        self.held = self.ended = False
         self.window = frames.DEFAULT_WINDOW
         self.stream_window = frames.DEFAULT_WINDOW
         self.frame_bytes = frames.DEFAULT_FRAME
@@ -254,7 +253,7 @@ class Sender:
     def flush(self) -> None:
         """Hand everything to the transport in one write."""
         out = self._out
-        if out and not self._transport.is_closing():
+        if out and not (self.ended or self._transport.is_closing()):
             self._transport.write(b"".join(out) if len(out) > 1 else out[0])
         out.clear()
 

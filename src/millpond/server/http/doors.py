@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import unquote
 
 from millpond.core.errors import NotAuthenticated, Overloaded
@@ -15,6 +16,7 @@ from millpond.server.credentials import OPEN_ROUTES, USER_HEADER, presented_toke
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from millpond.access.ports import Authenticator
     from millpond.server.http.exchange import Exchange
@@ -36,6 +38,10 @@ _USER = USER_HEADER.encode()
 _OPEN = frozenset(path.encode() for path in OPEN_ROUTES)
 _HINT = "send the header `Authorization: Bearer mp_...`; the project's token lies in .millpond/token"
 _log = logging.getLogger("millpond.serving")
+
+
+#: Given the user, or why there is none; "" is nobody.
+Told: TypeAlias = Callable[[str | Exception], None]
 
 
 class Door(Protocol):
@@ -88,75 +94,71 @@ class _Known:
         self.refreshing = False
 
 
-class TokenDoor:
-    """For a port that anybody can reach: an access token says who asks.
+class TokenCache:
+    """Whose tokens are, for wires that must not wait.
 
     A token is looked up in a thread, and remembered for `TRUST_SECONDS` from the moment the lookup began; one that is
-    in use is looked up again before that ends, so that no request waits for it.
+    in use is looked up again before that ends, so that no request waits for it. Tokens come as Authorization headers.
 
     Args:
         access: Knows tokens.
         threads: Lookups are made there.
-        loop: The event loop that requests come by.
+        loop: The event loop that requests come by, in whose thread this is used.
     """
-
-    trusted = False
 
     def __init__(self, access: Authenticator, threads: Executor, loop: asyncio.AbstractEventLoop) -> None:
         self._access = access
         self._threads = threads
         self._loop = loop
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._asked: dict[bytes, list[Exchange]] = {}
+        self._asked: dict[bytes, list[Told]] = {}
 
-    def enter(self, exchange: Exchange) -> None:
-        """See `Door`."""
-        header = exchange.headers.get(b"authorization")
-        if header is None:
-            if exchange.target.partition(b"?")[0] in _OPEN:
-                return
-            raise NotAuthenticated("this needs an identity, and the request carries none", where="headers", hint=_HINT)
+    def known(self, header: bytes, at: float) -> str | None:
+        """Whose token it is, "" for nobody's; None where it must be looked up. `at` is `time.monotonic()`."""
         if len(header) > _LONGEST_HEADER:
-            raise self._invalid()
+            return ""
         known = self._known.get(header)
-        if known is not None:
-            age = exchange.started - known.asked_at
-            if age < TRUST_SECONDS:
-                if age > REFRESH_SECONDS and not known.refreshing:
-                    known.refreshing = True
-                    self._look_up(header, [])
-                exchange.user = self._user(known.user, exchange)
-                return
+        if known is None:
+            return None
+        age = at - known.asked_at
+        if age >= TRUST_SECONDS:
+            return None
+        if age > REFRESH_SECONDS and not known.refreshing and len(self._asked) < WAITING_LOOKUPS:
+            known.refreshing = True
+            self._asked.setdefault(header, [])
+            self._threads.submit(self._ask_and_tell, header, time.monotonic())
+        return known.user
+
+    def look_up(self, header: bytes, told: Told) -> None:
+        """Find out whose token it is, and call `told` with that, "" for nobody's, or with why it cannot be known.
+
+        Raises:
+            Overloaded: Too many are being looked up.
+        """
         waiting = self._asked.get(header)
         if waiting is not None:
-            waiting.append(exchange)
-        else:
-            self._look_up(header, [exchange])
-        exchange.user = None
-
-    def _user(self, user: str, exchange: Exchange) -> str:
-        if not user and exchange.target.partition(b"?")[0] not in _OPEN:
-            raise self._invalid()
-        return user
-
-    @staticmethod
-    def _invalid() -> NotAuthenticated:
-        return NotAuthenticated(
-            "the access token is not valid: it is unknown, or was revoked",
-            where="Authorization",
-            hint="the project's token lies in .millpond/token; make another with `millpond token create NAME`",
-        )
-
-    def _look_up(self, header: bytes, waiting: list[Exchange]) -> None:
-        if header in self._asked:
+            waiting.append(told)
             return
         if len(self._asked) >= WAITING_LOOKUPS:
-            if waiting:
-                raise Overloaded("too many tokens are being looked up", where="Authorization", hint="ask again")
+            raise Overloaded("too many tokens are being looked up", where="Authorization", hint="ask again in a moment")
+        self._asked[header] = [told]
+        self._threads.submit(self._ask_and_tell, header, time.monotonic())
+
+    def identify(self, token: str, told: Told) -> None:
+        """Call `told`, at once or later, with who holds a token, or with an error."""
+        header = b"Bearer " + token.encode("utf-8", "replace")
+
+        def tell(user: str | Exception) -> None:
+            told(user or invalid_token())
+
+        user = self.known(header, time.monotonic())
+        if user is not None:
+            tell(user)
             return
-        self._asked[header] = waiting
-        began = time.monotonic()
-        self._threads.submit(self._ask_and_tell, header, began)
+        try:
+            self.look_up(header, tell)
+        except Overloaded as error:
+            told(error)
 
     def _ask_and_tell(self, header: bytes, began: float) -> None:
         found = self._ask(header)
@@ -164,7 +166,6 @@ class TokenDoor:
             self._loop.call_soon_threadsafe(self._found, header, began, found)
 
     def _ask(self, header: bytes) -> str | Exception:
-        """Whose token a header holds; "" is nobody's."""
         try:
             token = presented_token(header.decode("latin-1"))
             identity = self._access.authenticate_token(token) if token else None
@@ -173,7 +174,6 @@ class TokenDoor:
         return identity.name if identity is not None else ""
 
     def _found(self, header: bytes, began: float, user: str | Exception) -> None:
-        waiting = self._asked.pop(header)
         if isinstance(user, Exception):
             _log.warning("a token could not be looked up: %r", user)
             self._known.pop(header, None)
@@ -182,13 +182,51 @@ class TokenDoor:
             self._known.move_to_end(header)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        for exchange in waiting:
-            try:
-                if isinstance(user, Exception):
-                    raise user
-                exchange.user = self._user(user, exchange)
-            except Exception as error:
-                exchange.user = ""
-                exchange.connection.refused(exchange, error)
-            else:
-                exchange.connection.admitted(exchange)
+        for told in self._asked.pop(header):
+            told(user)
+
+
+class TokenDoor:
+    """For a port that anybody can reach: an access token says who asks."""
+
+    trusted = False
+
+    def __init__(self, tokens: TokenCache) -> None:
+        self._tokens = tokens
+
+    def enter(self, exchange: Exchange) -> None:
+        """See `Door`."""
+        header = exchange.headers.get(b"authorization")
+        if header is None:
+            if _is_open(exchange):
+                return
+            raise NotAuthenticated("this needs an identity, and the request carries none", where="headers", hint=_HINT)
+        user = self._tokens.known(header, exchange.started)
+        if user is None:
+            self._tokens.look_up(header, lambda found: self._told(exchange, found))
+        elif not user and not _is_open(exchange):
+            raise invalid_token()
+        exchange.user = user
+
+    @staticmethod
+    def _told(exchange: Exchange, user: str | Exception) -> None:
+        exchange.user = user if isinstance(user, str) else ""
+        if isinstance(user, Exception):
+            exchange.connection.refused(exchange, user)
+        elif not user and not _is_open(exchange):
+            exchange.connection.refused(exchange, invalid_token())
+        else:
+            exchange.connection.admitted(exchange)
+
+
+def invalid_token() -> NotAuthenticated:
+    """The error that a token is nobody's."""
+    return NotAuthenticated(
+        "the access token is not valid: it is unknown, or was revoked",
+        where="Authorization",
+        hint="the project's token lies in .millpond/token; make another with `millpond token create NAME`",
+    )
+
+
+def _is_open(exchange: Exchange) -> bool:
+    return exchange.target.partition(b"?")[0] in _OPEN

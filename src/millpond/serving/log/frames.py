@@ -211,7 +211,9 @@ def _missing(served: ServedModel, asked: Mapping[str, str]) -> dict[str, str]:
 
 def _block(rows: Rows, kinds: Mapping[str, str], hidden: frozenset[str]) -> Block:
     names = tuple(name for name in rows.names if name not in hidden)
-    return Block(names, tuple(kinds[name] for name in names), (0,) * len(names), rows.matrix is not None)
+    return Block(
+        names, tuple(kinds[name] for name in names), (0,) * len(names), rows.matrix is not None and bool(names)
+    )
 
 
 def _taken(rows: Rows, block: Block) -> list[int] | None:

@@ -68,7 +68,7 @@ struct plan {
     const void *nan_mask;
     const int32_t *category_start, *category_tree, *category_node;
     const void *category_mask;
-    void *bitvectors; /* [trees, BLOCK] of uint64, on a 64-byte boundary */
+    void *bitvectors; /* [trees, BLOCK] of uint32, or [trees] of uint64; on a 64-byte boundary */
     /* one row */
     double *row, *prepared, *result;
     /* covers, for contributions */
@@ -240,53 +240,46 @@ static void walk_block(const struct plan *p, const double *x, double *sums) {
 QUICK_ROW(quick_row_32, uint32_t, __builtin_ctz)
 QUICK_ROW(quick_row_64, uint64_t, __builtin_ctzll)
 
-/* BLOCK rows at once, left to the compiler to vectorise for each target. */
-#define QUICK_BLOCK_BODY(NAME, WORD, LOWEST)                                                                           \
-    INLINE void NAME(const struct plan *p, const double *x, double *sums) {                                            \
-        WORD *bits = p->bitvectors;                                                                                    \
-        const WORD *scan_mask = p->scan_mask, *nan_mask = p->nan_mask, *category_mask = p->category_mask;              \
-        memset(bits, 0xff, (size_t)p->trees * BLOCK * sizeof(WORD));                                                   \
-        for (int64_t f = 0; f < p->width; f++) {                                                                       \
-            double value[BLOCK], most = -INFINITY;                                                                     \
-            int nans = 0;                                                                                              \
-            for (int r = 0; r < BLOCK; r++) {                                                                          \
-                value[r] = x[r * p->width + f];                                                                        \
-                if (value[r] > most) most = value[r];                                                                  \
-                nans |= value[r] != value[r];                                                                          \
-            }                                                                                                          \
-            for (int32_t k = p->scan_start[f]; k < p->scan_start[f + 1]; k++) {                                        \
-                double threshold = p->scan_threshold[k];                                                               \
-                WORD mask = scan_mask[k], *set = bits + (int64_t)p->scan_tree[k] * BLOCK;                              \
-                if (!(most > threshold)) break;                                                                        \
-                for (int r = 0; r < BLOCK; r++) set[r] &= value[r] > threshold ? mask : (WORD)~(WORD)0;                \
-            }                                                                                                          \
-            if (nans)                                                                                                  \
-                for (int32_t k = p->nan_start[f]; k < p->nan_start[f + 1]; k++) {                                      \
-                    WORD *set = bits + (int64_t)p->nan_tree[k] * BLOCK;                                                \
-                    for (int r = 0; r < BLOCK; r++) set[r] &= value[r] != value[r] ? nan_mask[k] : (WORD)~(WORD)0;     \
-                }                                                                                                      \
-            for (int32_t k = p->category_start[f]; k < p->category_start[f + 1]; k++) {                                \
-                WORD *set = bits + (int64_t)p->category_tree[k] * BLOCK;                                               \
-                for (int r = 0; r < BLOCK; r++)                                                                        \
-                    if (!goes_left(p, p->nodes + p->category_node[k], value[r])) set[r] &= category_mask[k];           \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (int64_t t = 0; t < p->trees; t++)                                                                         \
-            for (int r = 0; r < BLOCK; r++)                                                                            \
-                add_leaf(p, t, p->leaf_start[t] + LOWEST(bits[t * BLOCK + r]), sums + r * p->outputs);                 \
+/* BLOCK rows at once, left to the compiler to vectorise for each target; of 32 bits alone: with 64, walking is faster. */
+INLINE void quick_block_body(const struct plan *p, const double *x, double *sums) {
+    uint32_t *bits = p->bitvectors;
+    const uint32_t *scan_mask = p->scan_mask, *nan_mask = p->nan_mask, *category_mask = p->category_mask;
+    memset(bits, 0xff, (size_t)p->trees * BLOCK * sizeof(uint32_t));
+    for (int64_t f = 0; f < p->width; f++) {
+        double value[BLOCK], most = -INFINITY;
+        int nans = 0;
+        for (int r = 0; r < BLOCK; r++) {
+            value[r] = x[r * p->width + f];
+            if (value[r] > most) most = value[r];
+            nans |= value[r] != value[r];
+        }
+        for (int32_t k = p->scan_start[f]; k < p->scan_start[f + 1]; k++) {
+            double threshold = p->scan_threshold[k];
+            uint32_t mask = scan_mask[k], *set = bits + (int64_t)p->scan_tree[k] * BLOCK;
+            if (!(most > threshold)) break;
+            for (int r = 0; r < BLOCK; r++) set[r] &= value[r] > threshold ? mask : ~0u;
+        }
+        if (nans)
+            for (int32_t k = p->nan_start[f]; k < p->nan_start[f + 1]; k++) {
+                uint32_t *set = bits + (int64_t)p->nan_tree[k] * BLOCK;
+                for (int r = 0; r < BLOCK; r++) set[r] &= value[r] != value[r] ? nan_mask[k] : ~0u;
+            }
+        for (int32_t k = p->category_start[f]; k < p->category_start[f + 1]; k++) {
+            uint32_t *set = bits + (int64_t)p->category_tree[k] * BLOCK;
+            for (int r = 0; r < BLOCK; r++)
+                if (!goes_left(p, p->nodes + p->category_node[k], value[r])) set[r] &= category_mask[k];
+        }
     }
-QUICK_BLOCK_BODY(quick_block_body_32, uint32_t, __builtin_ctz)
-QUICK_BLOCK_BODY(quick_block_body_64, uint64_t, __builtin_ctzll)
+    for (int64_t t = 0; t < p->trees; t++)
+        for (int r = 0; r < BLOCK; r++)
+            add_leaf(p, t, p->leaf_start[t] + __builtin_ctz(bits[t * BLOCK + r]), sums + r * p->outputs);
+}
 
-static void quick_block_32(const struct plan *p, const double *x, double *sums) { quick_block_body_32(p, x, sums); }
-static void quick_block_64(const struct plan *p, const double *x, double *sums) { quick_block_body_64(p, x, sums); }
+static void quick_block(const struct plan *p, const double *x, double *sums) { quick_block_body(p, x, sums); }
 
 #ifdef X86
-__attribute__((target("avx2"))) static void quick_block_32_avx2(const struct plan *p, const double *x, double *sums) {
-    quick_block_body_32(p, x, sums);
-}
-__attribute__((target("avx2"))) static void quick_block_64_avx2(const struct plan *p, const double *x, double *sums) {
-    quick_block_body_64(p, x, sums);
+__attribute__((target("avx2"))) static void quick_block_avx2(const struct plan *p, const double *x, double *sums) {
+    quick_block_body(p, x, sums);
 }
 
 #define AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512cd")))
@@ -294,7 +287,7 @@ __attribute__((target("avx2"))) static void quick_block_64_avx2(const struct pla
 AVX512 static inline __mmask16 halves(__mmask8 low, __mmask8 high) { return (__mmask16)(low | (high << 8)); }
 
 /* Sums of one output in float64: 16 leaf values a tree are gathered at once. */
-AVX512 static void quick_block_32_avx512(const struct plan *p, const double *x, double *sums) {
+AVX512 static void quick_block_avx512(const struct plan *p, const double *x, double *sums) {
     __m512i *bits = p->bitvectors;
     const uint32_t *scan_mask = p->scan_mask, *nan_mask = p->nan_mask, *category_mask = p->category_mask;
     const int width = (int)p->width;
@@ -340,16 +333,20 @@ AVX512 static void quick_block_32_avx512(const struct plan *p, const double *x, 
 
 typedef void (*block_kernel)(const struct plan *, const double *, double *);
 
+/* The widest vectors used: 0 those of every machine, 1 AVX2, 2 AVX-512. Tests lower it, to try every kernel. */
+static int64_t widest = 2;
+EXPORT void millpond_widest(int64_t level) { widest = level; }
+
 static block_kernel choose_block(const struct plan *p) {
-    if (!p->bits) return walk_block;
+    if (p->bits != 32) return walk_block;
 #ifdef X86
     __builtin_cpu_init();
-    if (p->bits == 32 && p->outputs == 1 && !p->single_precision && __builtin_cpu_supports("avx512f") &&
+    if (widest > 1 && p->outputs == 1 && !p->single_precision && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
-        return quick_block_32_avx512;
-    if (__builtin_cpu_supports("avx2")) return p->bits == 32 ? quick_block_32_avx2 : quick_block_64_avx2;
+        return quick_block_avx512;
+    if (widest > 0 && __builtin_cpu_supports("avx2")) return quick_block_avx2;
 #endif
-    return p->bits == 32 ? quick_block_32 : quick_block_64;
+    return quick_block;
 }
 
 /* ---- from sums to outputs --------------------------------------------------------------------------------------- */

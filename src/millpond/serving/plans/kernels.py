@@ -171,6 +171,7 @@ def library() -> ctypes.CDLL:
     found.millpond_score_one.argtypes = [pointer]
     found.millpond_prepare.argtypes = [pointer, pointer, count, pointer]
     found.millpond_score.argtypes, found.millpond_score.restype = [pointer, pointer, count, count, pointer], None
+    found.millpond_widest.argtypes, found.millpond_widest.restype = [count], None
     found.millpond_explain.argtypes, found.millpond_explain.restype = [pointer, pointer, count, pointer, pointer], None
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from millpond.core.errors import RequestError
 from millpond.serving.ports import InferRequest, OutputWanted, ServedModel
-from millpond.serving.protocol.requests import request_of, takes
+from millpond.serving.protocol.requests import request_of_json, takes
 from millpond.serving.protocol.tensors import NO_PARAMETERS, Tensor
 from millpond.serving.protocol.values import JsonConstant, json_name, shown
 
@@ -56,7 +56,7 @@ def parse_document(
     binary = parameters.get("binary_data_output") is True
     outputs = _outputs(fields.get("outputs"), binary, place)
     tensors = _tensors(fields.get("inputs"), served, place, rest)
-    return request_of(tensors, served, parameters, request_id, outputs, binary=binary, max_rows=max_rows)
+    return request_of_json(tensors, served, parameters, request_id, outputs, binary=binary, max_rows=max_rows)
 
 
 def _object(value: Any, what: str, place: str, example: str) -> Mapping[str, Any]:

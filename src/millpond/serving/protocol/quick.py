@@ -8,7 +8,7 @@ None, and is read the exact way, which comes to the same request or says what is
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from math import hypot, isnan, nan
 from typing import Any, NamedTuple
 
@@ -16,21 +16,17 @@ import numpy as np
 import orjson
 
 from millpond.core.errors import RequestError
-from millpond.core.time import parse_instant, to_microseconds
-from millpond.serving.ports import InferRequest, OutputWanted, RequestColumn
+from millpond.serving.ports import InferRequest, OutputWanted
 from millpond.serving.protocol.columns import are_whole, flatten, read_matrix
-from millpond.serving.protocol.datatypes import EXACT, INT64, INTEGERS, LAYOUTS, allowed_datatypes
-from millpond.serving.protocol.requests import read_parameters
+from millpond.serving.protocol.datatypes import EXACT, INTEGERS, LAYOUTS, allowed_datatypes
+from millpond.serving.protocol.parameters import read_parameters
+from millpond.serving.protocol.readers import CODES, raw_reader, reader
 from millpond.serving.protocol.signature import Signature
+from millpond.serving.protocol.tensors import Tensor
 from millpond.serving.rows import Rows
 
-#: Struct codes of datatypes of numbers.
-_CODES: Mapping[str, str] = {
-    **dict(zip(("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"), "bhiqBHIQ", strict=True)),
-    "FP16": "e",
-    "FP32": "f",
-    "FP64": "d",
-}
+_empty: Any = np.empty
+
 #: What is raised where something is not as it mostly is.
 _DOUBTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, struct.error, RequestError)
 
@@ -50,6 +46,7 @@ class Plan(NamedTuple):
         rows: How many rows.
         raw: Whether the tensors are raw model inputs.
         names: Columns of the rows.
+        shape: Of one row of a matrix.
         types: Types that the values of a row mostly have, where rows are a matrix; else empty.
         form: Packs such a row as its datatype.
         layout: Of what was packed; empty for float64.
@@ -62,6 +59,7 @@ class Plan(NamedTuple):
     rows: int
     raw: bool
     names: tuple[str, ...]
+    shape: tuple[int, int]
     types: list[type]
     form: struct.Struct
     layout: str
@@ -104,6 +102,56 @@ def quick_request(document: Any, body: bytes, signature: Signature, max_rows: in
     return request
 
 
+class TensorPlan(NamedTuple):
+    """How one row in tensors of its own is read, whatever wire they came by.
+
+    Attributes:
+        plan: How their values are read.
+        raws: For each tensor: how its one element in the raw layout becomes a value.
+    """
+
+    plan: Plan
+    raws: tuple[Callable[[bytes], Any], ...]
+
+
+def quick_row(tensors: Sequence[Tensor], signature: Signature) -> tuple[Rows, bool] | None:
+    """The rows of a request of one row, a tensor a column, and whether they are raw; None where that is in doubt.
+
+    Sizes in shapes are of type int.
+    """
+    try:
+        if len(tensors[0].shape) != 1:
+            return None
+        head = tuple([(tensor.name, tensor.datatype, *tensor.shape) for tensor in tensors])
+        known = signature.rows.get(head) or _remember_row(head, tensors, signature)
+        if known is None:
+            return None
+        data: list[Any] = [tensor.data for tensor in tensors]
+        types = set(map(type, data))
+        if types <= {bytes, memoryview}:
+            data = [[read(raw)] for read, raw in zip(known.raws, data, strict=True)]
+        elif types != {list}:
+            return None
+        rows = _row(known.plan, data, signature)
+    except _DOUBTS:
+        return None
+    return None if rows is None else (rows, known.plan.raw)
+
+
+def _remember_row(head: tuple[Any, ...], tensors: Sequence[Tensor], signature: Signature) -> TensorPlan | None:
+    if signature.matrix or any(type(size) is not int or size != 1 for each in head for size in each[2:]):
+        return None
+    if any(len(each) != 3 or type(each[0]) is not str for each in head):
+        return None
+    plan = _row_plan([tensor._asdict() for tensor in tensors], signature.plain, signature)
+    if plan is None or sum(len(each[0]) for each in head) > _HEAD_BYTES:
+        return None
+    if len(signature.rows) >= _HEADS:
+        signature.rows.clear()
+    known = signature.rows[head] = TensorPlan(plan, tuple(raw_reader(tensor.datatype) for tensor in tensors))
+    return known
+
+
 def _with_parameters(request: InferRequest, parameters: Any, signature: Signature) -> InferRequest | None:
     if type(parameters) is not dict or "binary_data_output" in parameters:
         return None
@@ -127,7 +175,7 @@ def _matrix(plan: Plan, data: Any, body: bytes, signature: Signature) -> Rows | 
         flat = data if len(data) == plan.rows * width else flatten(data, width)
         if flat is None or len(flat) != plan.rows * width:
             return None
-        datatype = next(name for name, code in _CODES.items() if plan.form.format.endswith(code))
+        datatype = next(name for name, code in CODES.items() if plan.form.format.endswith(code))
         matrix = read_matrix(datatype, flat, signature.whole, width)
     return None if matrix is None else Rows(plan.rows, plan.names, (), matrix)
 
@@ -153,23 +201,25 @@ def _packed(plan: Plan, data: list[Any], signature: Signature) -> Any:
 
 
 def _matrix_row(plan: Plan, row: list[Any], signature: Signature) -> Rows | None:
+    bounded = row
     if list(map(type, row)) != plan.types:
         types = set(map(type, row))
         if type(None) in types:
             types.discard(type(None))
+            bounded = [0.0 if value is None else value for value in row]
             row = [nan if value is None else value for value in row]
         if not types <= {float, int}:
             return None
-    # The length of the row bounds each number in it; a NaN, which is a null here, hides them.
-    if not hypot(*row) < EXACT and not all(-EXACT < value < EXACT or isnan(value) for value in row):
+    # The length of a row bounds each number in it; a NaN, which only a wire other than JSON has, hides them.
+    bound = hypot(*bounded)
+    if not bound < EXACT and not (isnan(bound) and all(-EXACT < value < EXACT or isnan(value) for value in row)):
         return None
-    matrix: Any
     if plan.layout:
-        matrix = np.empty((1, signature.width), plan.layout)
-        plan.form.pack_into(matrix, 0, *row)
-        matrix = matrix.astype(np.float64)
+        packed: Any = _empty(plan.shape, plan.layout)
+        plan.form.pack_into(packed, 0, *row)
+        matrix = packed.astype(np.float64)
     else:
-        matrix = np.empty((1, signature.width))
+        matrix = _empty(plan.shape)
         plan.form.pack_into(matrix, 0, *row)
     if signature.whole and not are_whole(matrix[:, signature.whole]):
         return None
@@ -224,14 +274,14 @@ def _plan(document: dict[str, Any], signature: Signature) -> Plan | None:
 
 def _matrix_plan(tensor: dict[str, Any], outputs: tuple[OutputWanted, ...], signature: Signature) -> Plan | None:
     name, (count, width), datatype = tensor["name"], tensor["shape"], tensor["datatype"]
-    if width != signature.width or count < 1 or datatype not in _CODES or not signature.matrices:
+    if width != signature.width or count < 1 or datatype not in CODES or not signature.matrices:
         return None
     if not signature.matrix and (name in signature.columns or name in signature.raws):
         return None
     layout = "" if datatype == "FP64" else LAYOUTS[datatype]
     types: list[type] = [int if datatype in INTEGERS else float] * width
-    form = struct.Struct(f"<{width}{_CODES[datatype]}")
-    return Plan(outputs, count, True, signature.raw_names, types, form, layout, (), (), True)
+    form = struct.Struct(f"<{width}{CODES[datatype]}")
+    return Plan(outputs, count, True, signature.raw_names, (1, width), types, form, layout, (), (), True)
 
 
 def _row_plan(inputs: list[dict[str, Any]], outputs: tuple[OutputWanted, ...], signature: Signature) -> Plan | None:
@@ -248,14 +298,15 @@ def _row_plan(inputs: list[dict[str, Any]], outputs: tuple[OutputWanted, ...], s
     order = tuple(names.index(name) if name in names else -1 for name in columns)
     if order == tuple(range(len(inputs))):
         order = ()
-    form = struct.Struct(f"<{signature.width}d")
+    width = signature.width
+    form = struct.Struct(f"<{width}d")
     if raw and signature.matrices and all(tensor["datatype"] == "FP64" for tensor in inputs):
-        return Plan(outputs, 1, raw, columns, [float] * signature.width, form, "", order, (), False)
-    readers = [_reader(known[tensor["name"]], tensor["datatype"]) for tensor in inputs]
+        return Plan(outputs, 1, raw, columns, (1, width), [float] * width, form, "", order, (), False)
+    readers = [reader(known[tensor["name"]], tensor["datatype"]) for tensor in inputs]
     sure = tuple(each for each in readers if each is not None)
     if len(sure) < len(readers):
         return None
-    return Plan(outputs, 1, raw, columns, [], form, "", order, sure, False)
+    return Plan(outputs, 1, raw, columns, (1, 0), [], form, "", order, sure, False)
 
 
 def _row(plan: Plan, data: list[Any], signature: Signature) -> Rows | None:
@@ -274,73 +325,3 @@ def _row(plan: Plan, data: list[Any], signature: Signature) -> Rows | None:
             return None
         return Rows(1, plan.names, (), np.array([row], np.float64))
     return Rows(1, plan.names, tuple([value] for value in row))
-
-
-def _reader(column: RequestColumn, datatype: str) -> Callable[[Any], Any] | None:
-    """Reads one value of a column, or raises one of `DOUBTS`."""
-    kind = column.type
-    if kind == "float64":
-        if datatype == "FP64":
-            read: Callable[[Any], Any] = _float
-        elif datatype == "FP32":
-            read = _single
-        elif datatype in INTEGERS:
-            read = _whole_float(*INTEGERS[datatype])
-        else:
-            return None
-    elif kind == "int64":
-        if datatype not in INTEGERS:
-            return None
-        low, high = INTEGERS[datatype]
-        read = _whole(low, min(high, INT64[1]))
-    else:
-        read = {"bool": _bool, "string": _text, "instant": _instant}[kind]
-    if column.required:
-        return read
-    return lambda value: None if value is None else read(value)
-
-
-def _float(value: Any) -> float:
-    if type(value) is float or (type(value) is int and -EXACT <= value <= EXACT):
-        wide = float(value)
-        if -EXACT < wide < EXACT:
-            return wide
-    raise TypeError
-
-
-_SINGLE = struct.Struct("<f")
-
-
-def _single(value: Any) -> float:
-    rounded: float = _SINGLE.unpack(_SINGLE.pack(_float(value)))[0]
-    return rounded
-
-
-def _whole(low: int, high: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if type(value) is int and low <= value <= high:
-            return value
-        raise TypeError
-
-    return read
-
-
-def _whole_float(low: int, high: int) -> Callable[[Any], float]:
-    read = _whole(max(low, -EXACT), min(high, EXACT))
-    return lambda value: float(read(value))
-
-
-def _bool(value: Any) -> bool:
-    if type(value) is bool:
-        return value
-    raise TypeError
-
-
-def _text(value: Any) -> str:
-    if type(value) is str:
-        return value
-    raise TypeError
-
-
-def _instant(value: Any) -> int:
-    return to_microseconds(parse_instant(_text(value)))

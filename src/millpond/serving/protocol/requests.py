@@ -15,14 +15,12 @@ Source: the Open Inference Protocol, version 2, https://github.com/kserve/open-i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from millpond.core.errors import PayloadTooLarge, RequestError
-from millpond.core.names import closest, did_you_mean
-from millpond.core.time import parse_instant, to_microseconds
+from millpond.core.names import did_you_mean
 from millpond.serving.columns import describe_columns
 from millpond.serving.ports import InferRequest, OutputWanted, RequestColumn, ServedModel
 from millpond.serving.protocol.columns import (
@@ -34,6 +32,8 @@ from millpond.serving.protocol.columns import (
     read_matrix,
 )
 from millpond.serving.protocol.datatypes import EXACT, NUMBERS
+from millpond.serving.protocol.parameters import read_parameters
+from millpond.serving.protocol.quick import quick_row
 from millpond.serving.protocol.signature import CONTRIBUTIONS, CONTRIBUTIONS_BASE, Signature, signature_of
 from millpond.serving.protocol.tensors import NO_PARAMETERS, Tensor
 from millpond.serving.protocol.values import shown
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 #: Rows that one request may carry.
 MAX_ROWS = 10_000
-
-_OURS = ("as_of", "explain", "routing_key")
 
 
 def request_of(
@@ -74,10 +72,38 @@ def request_of(
             was found.
         PayloadTooLarge: More than `max_rows` rows.
     """
+    return _request(tensors, served, parameters, id, outputs, binary, max_rows, quick=True)
+
+
+def request_of_json(
+    tensors: Sequence[Tensor],
+    served: ServedModel,
+    parameters: Mapping[str, Any],
+    id: str | None,
+    outputs: Sequence[OutputWanted],
+    *,
+    binary: bool,
+    max_rows: int,
+) -> InferRequest:
+    """`request_of` for what a JSON document holds, of which nothing is known: names are text, and all else anything."""
+    return _request(tensors, served, parameters, id, outputs, binary, max_rows, quick=False)
+
+
+def _request(
+    tensors: Sequence[Tensor],
+    served: ServedModel,
+    parameters: Mapping[str, Any],
+    id: str | None,
+    outputs: Sequence[OutputWanted],
+    binary: bool,
+    max_rows: int,
+    quick: bool,
+) -> InferRequest:
     signature = signature_of(served)
     as_of, explain, routing_key = read_parameters(parameters, signature.place)
     wanted = _outputs(outputs, signature, explain, binary)
-    rows, raw = _rows(tensors, served, signature, max_rows)
+    found = quick_row(tensors, signature) if quick and max_rows > 0 else None
+    rows, raw = found or _rows(tensors, served, signature, max_rows)
     return InferRequest(rows, raw, as_of, id, wanted, explain, routing_key)
 
 
@@ -86,52 +112,6 @@ def takes(served: ServedModel) -> str:
     if served.matrix:
         return f"the model takes one tensor of numbers of shape [rows, {len(served.inputs)}]"
     return f"the model takes: {describe_columns(served.columns)}"
-
-
-def read_parameters(given: Mapping[str, Any], place: str) -> tuple[int | None, bool, str | None]:
-    """`as_of` in microseconds, `explain` and `routing_key` of a request's parameters.
-
-    Raises:
-        RequestError: One is not what it must be, or is misspelt.
-    """
-    if not given:
-        return None, False, None
-    for name in given:
-        # The protocol lets a server ignore parameters it does not know; a misspelt one of ours changes the answer.
-        meant = _meant(name)
-        if meant:
-            raise RequestError(f"there is no parameter {name!r}", where=place, hint=f"did you mean {meant!r}?")
-    explain = given.get("explain")
-    if explain is not None and not isinstance(explain, bool):
-        raise RequestError(
-            f"parameters.explain is {shown(explain)}, expected true or false", where=place, hint="leave the quotes out"
-        )
-    routing_key = given.get("routing_key")
-    if routing_key is not None and not isinstance(routing_key, str):
-        raise RequestError(
-            f"parameters.routing_key is {shown(routing_key)}, expected a string", where=place, hint="put it in quotes"
-        )
-    return _as_of(given.get("as_of"), place), bool(explain), routing_key
-
-
-@lru_cache(maxsize=256)
-def _meant(name: str) -> str | None:
-    return None if name in _OURS else closest(name.lower(), _OURS)
-
-
-def _as_of(value: Any, place: str) -> int | None:
-    if value is None:
-        return None
-    try:
-        if not isinstance(value, str):
-            raise ValueError("expected an ISO 8601 instant")
-        return to_microseconds(parse_instant(value))
-    except (ValueError, OverflowError) as error:
-        raise RequestError(
-            f"parameters.as_of is {shown(value)}: {error}",
-            where=place,
-            hint='write it like "2013-12-01T08:00:00Z"',
-        ) from error
 
 
 def _outputs(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from millpond.serving.ports import OUTPUT, OutputWanted, RequestColumn, ServedModel
 from millpond.serving.protocol.datatypes import DATATYPE_OF
 
 if TYPE_CHECKING:
-    from millpond.serving.protocol.quick import Plan
+    from millpond.serving.protocol.quick import Plan, TensorPlan
+    from millpond.serving.protocol.responses import Template
 
 #: Names of outputs that are ours; a model's own output of such a name is announced as `output_<name>`.
 PREDICTION_ID = "prediction_id"
@@ -52,6 +53,8 @@ class Signature:
         matrices: Whether they are numbers that may all be null, so that nothing else is to be checked.
         matrix: See `ServedModel.matrix`.
         plans: How requests are read that came before, by their heads; see `quick`.
+        rows: The same for single rows that come by any wire.
+        templates: Responses without their values, by the id of the outputs they are for; see `responses`.
         outputs: What is announced, in order.
         plain: The outputs of a request that says nothing of them.
         plain_names: Their names.
@@ -75,6 +78,8 @@ class Signature:
         self.matrices = self.numbers and not any(column.required for column in self.raws.values())
         self.matrix = served.matrix
         self.plans: dict[bytes, Plan] = {}
+        self.rows: dict[tuple[Any, ...], TensorPlan] = {}
+        self.templates: dict[int, Template] = {}
         self.outputs = output_specs(served)
         self.plain = tuple(OutputWanted(each.name) for each in self.outputs)
         self.plain_names = frozenset(each.name for each in self.plain)

@@ -56,7 +56,7 @@ def with_lane(tmp_path: Path) -> Callable[..., Any]:
                 env=env,
             )
             try:
-                return await asyncio.wait_for(test(Asking(lane)), 60)
+                return await asyncio.wait_for(test(Asking(lane)), 120)
             finally:
                 await lane.close(1.0)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from tritonclient.grpc import service_pb2
 
+from millpond.core.errors import MissingExtra
 from millpond.server.grpc import messages
 from millpond.server.grpc.extra import available, require
 
@@ -36,6 +40,21 @@ def test_a_message_is_encoded_as_tritonclient_encodes_it(name):
     assert {number: field for number, field in ours.items() if number not in OURS.get(name, ())} == theirs
 
 
-def test_the_extra_is_here():
+def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     assert available()
     require()
+    for name in ("hpack", "google.protobuf"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, name, None)
+            assert not available()
+            with pytest.raises(MissingExtra, match="gRPC") as caught:
+                require()
+            assert "millpond[grpc]" in caught.value.hint
+
+
+def test_the_package_can_be_asked_without_the_extra():
+    program = (
+        "import sys; sys.modules['hpack'] = None; sys.modules['google.protobuf'] = None\n"
+        "from millpond.server.grpc import available; assert not available()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
