@@ -69,15 +69,17 @@ def _labelled_answers(
     platform: Platform, engine: Engine, served: ServedModel, since: datetime, columns: Sequence[str]
 ) -> list[tuple[float, float]]:
     """Output and label of a version's answers, in the order of what they were asked."""
+    from millpond.serving.log.tables import REQUEST
+
     answers = logged.relation(platform, engine, served)
     there = engine.reader(f"SELECT * FROM {answers} AS nothing LIMIT 0").schema.names
-    if not {*columns, logged.OUTPUT} <= set(there):  # nothing was logged yet, or it is redacted
+    if not {*(REQUEST + name for name in columns), logged.OUTPUT} <= set(there):  # nothing logged yet, or redacted
         return []
-    names = ", ".join(map(quoted, columns))
+    same = " AND ".join(f"answered.{quoted(REQUEST + name)} = labelled.{quoted(name)}" for name in columns)
     rows = engine.rows(
-        f"SELECT {logged.OUTPUT}, CAST({LABEL} AS DOUBLE) FROM {answers} AS answered JOIN {_LABELLED} USING ({names}) "
-        f"WHERE variant IN ('live', 'canary', 'shadow') AND {logged.OUTPUT} IS NOT NULL "
-        f"AND predicted_at >= TIMESTAMPTZ {literal(format_instant(since))} ORDER BY {names}"
+        f"SELECT {logged.OUTPUT}, CAST({LABEL} AS DOUBLE) FROM {answers} AS answered JOIN {_LABELLED} AS labelled "
+        f"ON {same} WHERE variant IN ('live', 'canary', 'shadow') AND {logged.OUTPUT} IS NOT NULL "
+        f"AND predicted_at >= TIMESTAMPTZ {literal(format_instant(since))} ORDER BY prediction_id"
     )
     return [(float(output), float(label)) for output, label in rows]
 

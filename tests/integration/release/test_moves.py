@@ -10,7 +10,7 @@ from moving import LADDER
 
 from millpond.core.errors import Conflict, NotFound, RequestError
 from millpond.definitions.release import Release
-from millpond.platform import release
+from millpond.platform import release, versions
 from millpond.platform.deployments import publish
 from millpond.platform.platform import Platform, open_project
 from millpond.serving.routing import Routing, set_loaded
@@ -113,7 +113,7 @@ def test_what_is_published_is_all_that_a_serving_process_needs(shop):
     version = table.versions["plain", 3]
     assert version.served.inputs == {"amount": "float64"}
     assert (version.directory / "MLmodel").is_file()
-    assert table.versions["plain", 3].served == version.served
+    assert version.served == versions.served_model(shop, shop.store.version("plain", 3))
     generation = table.generation
     assert publish(shop) == generation
     release.abort(shop, "plain", why="enough")
