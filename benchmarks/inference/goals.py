@@ -24,7 +24,7 @@ _NOTES = {
 }
 #: Server -> how many times its requests a second, by model.
 _AGAINST = {
-    "lightgbm": {"Triton": 2.0, "kserve": 30.0, "mlflow": 200.0, "hello, ASGI": 0.6, "hello, Protocol": 0.6},
+    "lightgbm": {"Triton": 2.0, "kserve": 30.0, "mlflow": 200.0, "hello on ASGI": 0.6, "hello on a Protocol": 0.6},
     "mixed": {"mlflow": 100.0},
     "neighbours": {"mlflow": 20.0},
 }
@@ -45,6 +45,8 @@ def rows(found: Sequence[Measured], worker: Worker, bare: float) -> Iterator[dic
     for model, goals in _AGAINST.items():
         title = f"inference, {TITLES[model]}, 1 row at {BUSY} connections"
         for server, goal in goals.items():
+            if (server, model) not in by:  # it was not asked for
+                continue
             rates = [_busy(by, NAME, model), _busy(by, server, model)]
             note = f"{rates[0]:,.0f} a second, {server} {rates[1]:,.0f}"
             yield _row(f"{title}: against {server}", rates, goal, f"x {server}", note)
@@ -87,7 +89,8 @@ def figures(found: Sequence[Measured]) -> Iterator[dict[str, Any]]:
         if each.reason and not each.windows:
             yield {"name": name, "value": None, "goal": None, "unit": "", "note": f"not measured: {each.reason}"}
             continue
-        note = "; ".join([*_told(each), f"{each.memory:,.0f} MiB", f"start to first answer {each.ready:.1f} s"])
+        note = "; ".join([*_told(each), f"{each.memory:,.0f} MiB"])
+        note += f"; start to first answer {each.ready:.1f} s" if each.ready else ""
         note += f"; then it failed: {each.reason}" if each.reason else ""
         rate = each.requests(1, BUSY)
         yield {"name": name, "value": rate or None, "goal": None, "unit": "requests/s", "note": note}

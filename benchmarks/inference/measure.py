@@ -57,7 +57,7 @@ class Measured:
     """A server's figures on a model; `reason` says why there are none.
 
     Attributes:
-        ready: Seconds from the start of its first process to its first correct answer.
+        ready: Seconds from the start of its first process to its first correct answer; 0 where another model was first.
         memory: MiB of all its processes after the small requests.
     """
 

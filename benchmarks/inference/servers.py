@@ -171,7 +171,7 @@ def hello(program: str) -> Callable[[], Launch]:
     return launch
 
 
-HELLOS = {"hello, ASGI": hello("hello_asgi"), "hello, Protocol": hello("hello_protocol")}
+HELLOS = {"hello on ASGI": hello("hello_asgi"), "hello on a Protocol": hello("hello_protocol")}
 _V2 = (bodies.open_inference, bodies.read_tensors)
 _PYFUNC = (bodies.open_inference_numbers, bodies.read_tensors)
 _LIGHTGBM, _MLFLOW = "mlserver_lightgbm.LightGBMModel", "mlserver_mlflow.MLflowRuntime"

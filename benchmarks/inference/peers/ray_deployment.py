@@ -27,7 +27,7 @@ class Answers:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        environment = {"env_vars": {"PYTHONPATH": os.getcwd()}}
+        environment = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
         ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, _temp_dir=folder, runtime_env=environment)
         serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, proxy_location="HeadOnly")
         serve.run(Answers.bind(sys.argv[1]), route_prefix="/predict")
