@@ -24,7 +24,13 @@ from benchmarks.inference.measure import EVERY, SMALL, Effort, Load, Measured, p
 
 NAME = "Millpond"
 WORKER = "millpond.server.worker"
-LOADS: dict[str, Sequence[Load]] = {"lightgbm": EVERY, "keyed": SMALL, "mixed": EVERY, "neighbours": EVERY}
+LOADS: dict[str, Sequence[Load]] = {
+    "lightgbm": EVERY,
+    "keyed": SMALL,
+    "mixed": EVERY,
+    "sampled": SMALL,
+    "neighbours": EVERY,
+}
 _AGAIN = 60.0  # seconds that each model has to answer, also after the serving process was killed
 
 

@@ -10,6 +10,7 @@ import typer
 from millpond.cli.output import Output, failures, grid
 from millpond.cli.session import Json, session
 from millpond.core.errors import NotFound
+from millpond.platform.tiers import tier_of
 
 if TYPE_CHECKING:
     from millpond.registry.mlflow_store import MLflowStore
@@ -46,19 +47,21 @@ def show(
     """A version: metrics, what it was made of, where its report is."""
     output = Output(as_json=json)
     with failures(output):
-        store = session(context).open(output).store
+        platform = session(context).open(output)
+        store = platform.store
         found = store.version(name, int(version) if version.isdigit() else version)
-        lineage, report = store.lineage(found), _report(store, found)
+        lineage, report, tier = store.lineage(found), _report(store, found), tier_of(platform, found)
         facts = [
             ("trained", f"{found.created_at:%Y-%m-%d %H:%M} UTC by {found.created_by}"),
             ("aliases", ", ".join(found.aliases)),
             ("training set", f"{lineage.training_set}@{lineage.training_set_snapshot}" if lineage.training_set else ""),
             *((f"table {table}", str(snapshot)) for table, snapshot in lineage.sources.items()),
             ("code", (lineage.code.commit or "no commit") + (" + uncommitted" if lineage.code.dirty else "")),
+            ("served", f"{tier.tier}: {tier.why}"),
             ("report", report),
         ]
         metrics = sorted(found.metrics.items())
         output.data(
-            {"version": found, "lineage": lineage, "report": report},
+            {"version": found, "lineage": lineage, "report": report, "tier": tier},
             [grid(str(found), "", rows=facts), "", grid("metric", "value", rows=metrics)],
         )

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,24 @@ from millpond.core.errors import MillpondError
 from millpond.core.time import format_instant, now
 from millpond.definitions.release import release_from
 from millpond.platform import versions as registered
+from millpond.platform.bundles import describe_features
 from millpond.platform.platform import Platform
-from millpond.platform.versions import CHAMPION
+from millpond.platform.versions import CHAMPION, LoadedVersion
 from millpond.registry.ports import Version
-from millpond.serving.routing import DOCUMENT, FORMAT, deployment_to_json, served_to_json, sync_directory
+from millpond.serving.routing import (
+    DOCUMENT,
+    FORMAT,
+    ServedVersion,
+    deployment_to_json,
+    served_to_json,
+    sync_directory,
+    version_from_json,
+)
 from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.ladder import TRIED
 
-#: What else is told of each version; plain JSON by name, merged in this order. Called whenever something is published.
-EXTRAS: tuple[Callable[[Platform, Version], Mapping[str, Any]], ...] = ()
+#: Versions whose code was run to see where their inputs come from; it is never another.
+_known: dict[Path, LoadedVersion] = {}
 
 _log = logging.getLogger("millpond.serving")
 
@@ -48,6 +57,16 @@ def publish(platform: Platform) -> int:
         generation = _next_generation(before, folder / DOCUMENT)
         _write(folder / DOCUMENT, {**content, "generation": generation, "published_at": format_instant(now())})
     return generation
+
+
+def find(platform: Platform, model: str, number: int) -> ServedVersion:
+    """A version as the routing document would tell of it, whether or not it is deployed.
+
+    Raises:
+        NotFound: There is no such version.
+    """
+    told = _version(platform, platform.store.version(model, number))
+    return version_from_json(told, platform.settings.state)
 
 
 def deployment_of(model: str, live: int, release: ReleaseRecord | None) -> Deployment:
@@ -106,17 +125,21 @@ def _version(platform: Platform, version: Version) -> dict[str, Any]:
     spec = platform.store.spec(version)
     directory = platform.store.directory(version)
     plan = directory / "millpond" / "plan"
-    extras: dict[str, Any] = {}
-    for extra in EXTRAS:
-        extras |= extra(platform, version)
     return {
         "served": served_to_json(registered.served_model(platform, version)),
         "directory": _relative(platform, directory),
         "plan": _relative(platform, plan) if plan.is_dir() else None,
         "tier": spec.get("tier"),
         "environment": spec.get("environment"),
-        "extras": extras,
+        "extras": {"features": _features(platform, version, directory)},
     }
+
+
+def _features(platform: Platform, version: Version, directory: Path) -> Mapping[str, Any]:
+    found = _known.get(directory)
+    if found is None:
+        found = _known[directory] = registered.load(platform, version)
+    return describe_features(platform, found)
 
 
 def _relative(platform: Platform, path: Path) -> str:

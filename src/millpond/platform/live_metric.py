@@ -11,7 +11,7 @@ from millpond.core.errors import MillpondError, NotFound
 from millpond.core.time import format_instant
 from millpond.features.ports import LABEL
 from millpond.lake.schema import literal, quoted
-from millpond.platform import versions
+from millpond.platform import logged, versions
 from millpond.platform.platform import Platform
 from millpond.serving.ports import ServedModel
 from millpond.serving.traffic.judging import Measured
@@ -20,14 +20,7 @@ if TYPE_CHECKING:
     from millpond.definitions.models import Model
     from millpond.lake.ports import Engine
 
-_ANSWERED = "__answered"
-_TYPES = {
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "bool": "BOOLEAN",
-    "string": "VARCHAR",
-    "instant": "TIMESTAMP WITH TIME ZONE",
-}
+_LABELLED = "__labelled"
 
 _log = logging.getLogger("millpond.serving")
 
@@ -37,33 +30,32 @@ def live_metrics(
 ) -> dict[int, dict[str, Measured]]:
     """All metrics of a model's task, by version and name, over answers given since an instant.
 
-    An answer and an example belong together when they agree in the entity keys and the instant of prediction; where
-    the model has no entity, in all columns that a request carries. Examples that are not told apart by these are left
-    out, and so is an answer that carried no instant while examples have one. The label is that of the current
-    examples, as the first of the versions defines it; a null one is not known yet.
+    What a shadow would have answered counts as its answer. An answer and an example belong together when they agree in
+    the entity keys and the instant of prediction; where the model has no entity, in all columns that a request
+    carries. Examples that are not told apart by these are left out, and so is an answer that carried no instant while
+    examples have one. The label is that of the current examples, as the first of the versions defines it; a null one
+    is not known yet.
 
     Returns:
         Version -> metric -> its value and the number of labels. A version without labels is absent; a metric that is
         not defined on these labels has no value.
     """
-    loaded = versions.load(platform, platform.store.version(model, numbers[0]))
-    columns = _common(loaded.model, loaded.served)
-    examples = platform.lake.snapshot(loaded.model.examples.name)
+    loaded = [versions.load(platform, platform.store.version(model, number)) for number in numbers]
+    first = loaded[0]
+    columns = _common(first.model, first.served)
+    examples = platform.lake.snapshot(first.model.examples.name)
+    found: dict[int, dict[str, Measured]] = {}
     with platform.engine() as engine, engine.session():
-        answered = _answered(platform, engine, loaded.served, numbers, since, columns)
         try:
-            labelled = _labelled(engine, loaded.model, examples, columns)
+            engine.materialize(_LABELLED, f"SELECT * FROM {_labelled(engine, first.model, examples, columns)}")
         except MillpondError as error:
             _log.warning("live metrics of %s wait for labels: %s", model, error.what)
             return {}
-        rows = engine.rows(
-            f"SELECT version, output, CAST({LABEL} AS DOUBLE) FROM {answered} AS answered "
-            f"JOIN {labelled} AS labelled USING ({', '.join(map(quoted, columns))}) ORDER BY version"
-        )
-    return {
-        number: _measured(platform, loaded.served.task, model, number, [row[1:] for row in rows if row[0] == number])
-        for number in sorted({row[0] for row in rows})
-    }
+        for each in loaded:
+            rows = _labelled_answers(platform, engine, each.served, since, columns)
+            if rows:
+                found[each.served.version] = _measured(each.served, rows)
+    return found
 
 
 def _common(model: Model, served: ServedModel) -> list[str]:
@@ -73,37 +65,21 @@ def _common(model: Model, served: ServedModel) -> list[str]:
     return [column.name for column in served.columns]
 
 
-def _answered(
-    platform: Platform,
-    engine: Engine,
-    served: ServedModel,
-    numbers: Sequence[int],
-    since: datetime,
-    columns: Sequence[str],
-) -> str:
-    """A relation of answers: `version`, `output` and the columns, each answer once, the spool included."""
-    from millpond.serving.prediction_log import pending
-    from millpond.serving.prediction_table import PREDICTIONS, to_table
-
-    # The spool first: a prediction reaches the lake before it leaves the spool.
-    spooled = to_table([each for each in pending(platform.settings.spool) if each.model == served.model])
-    engine.register(_ANSWERED, spooled)
-    log = _ANSWERED
-    if platform.lake.exists(PREDICTIONS):
-        lake = engine.scan(platform.lake.snapshot(PREDICTIONS))
-        rest = f"SELECT * FROM {_ANSWERED} WHERE prediction_id NOT IN (SELECT prediction_id FROM {lake})"
-        log = f"(SELECT * FROM {lake} UNION ALL BY NAME {rest})"
-    types = {column.name: _TYPES[column.type] for column in served.columns}
-    pointers = [literal("/" + name.replace("~", "~0").replace("/", "~1")) for name in columns]
-    taken = ", ".join(
-        f"TRY_CAST(request->>{pointer} AS {types[name]}) AS {quoted(name)}"
-        for name, pointer in zip(columns, pointers, strict=True)
+def _labelled_answers(
+    platform: Platform, engine: Engine, served: ServedModel, since: datetime, columns: Sequence[str]
+) -> list[tuple[float, float]]:
+    """Output and label of a version's answers, in the order of what they were asked."""
+    answers = logged.relation(platform, engine, served)
+    there = engine.reader(f"SELECT * FROM {answers} AS nothing LIMIT 0").schema.names
+    if not {*columns, logged.OUTPUT} <= set(there):  # nothing was logged yet, or it is redacted
+        return []
+    names = ", ".join(map(quoted, columns))
+    rows = engine.rows(
+        f"SELECT {logged.OUTPUT}, CAST({LABEL} AS DOUBLE) FROM {answers} AS answered JOIN {_LABELLED} USING ({names}) "
+        f"WHERE variant IN ('live', 'canary', 'shadow') AND {logged.OUTPUT} IS NOT NULL "
+        f"AND predicted_at >= TIMESTAMPTZ {literal(format_instant(since))} ORDER BY {names}"
     )
-    among = ", ".join(str(int(number)) for number in numbers)
-    return (
-        f"(SELECT version, output, {taken} FROM {log} WHERE model = {literal(served.model)} AND version IN ({among}) "
-        f"AND predicted_at >= TIMESTAMPTZ {literal(format_instant(since))})"
-    )
+    return [(float(output), float(label)) for output, label in rows]
 
 
 def _labelled(engine: Engine, model: Model, examples: Any, columns: Sequence[str]) -> str:
@@ -120,15 +96,12 @@ def _labelled(engine: Engine, model: Model, examples: Any, columns: Sequence[str
     )
 
 
-def _measured(
-    platform: Platform, task: str, model: str, number: int, rows: Sequence[tuple[float, float]]
-) -> dict[str, Measured]:
+def _measured(served: ServedModel, rows: Sequence[tuple[float, float]]) -> dict[str, Measured]:
     import numpy as np
 
     from millpond.definitions.gates import METRICS
     from millpond.training.metrics import metrics
 
-    threshold = versions.served_model(platform, platform.store.version(model, number)).threshold
     outputs, labels = (np.array(values, dtype=np.float64) for values in zip(*rows, strict=True))
-    found = metrics(task, labels, outputs, threshold)
-    return {name: Measured(found.get(name), len(rows)) for name in METRICS[task]}
+    found = metrics(served.task, labels, outputs, served.threshold)
+    return {name: Measured(found.get(name), len(rows)) for name in METRICS[served.task]}

@@ -12,7 +12,7 @@ from millpond.core.errors import NotFound
 from millpond.definitions.expressions import is_expression, readable
 from millpond.definitions.gates import METRICS
 from millpond.definitions.models import Model
-from millpond.platform import receipts
+from millpond.platform import logged
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
     DeploymentState,
@@ -27,6 +27,8 @@ from millpond.platform.read_models import (
     VersionPage,
     VersionSummary,
 )
+from millpond.platform.release_pages import releases
+from millpond.platform.tiers import tier_of
 from millpond.platform.versions import CHAMPION
 from millpond.registry.ports import Lineage, Version
 
@@ -36,6 +38,7 @@ StateOf = Callable[[str, int], DeploymentState]
 _CHIEF_METRIC = {"classification": "roc_auc", "regression": "rmse"}
 _PARTS = ("test", "validation", "train")
 _MOST_CHOICES = 30
+_RELEASES = 10
 
 
 def summary(platform: Platform, model: Model) -> ModelSummary:
@@ -91,7 +94,7 @@ def model_page(platform: Platform, name: str, state: StateOf) -> ModelPage:
     request = _request(platform, champion, model) if champion else ()
     lines = tuple(_line(platform, each) for each in reversed(versions))
     head = registered_summary(platform, name) if model is None else summary(platform, model)
-    return ModelPage(head, lines, request, deployed)
+    return ModelPage(head, lines, request, deployed, releases(platform, name, _RELEASES))
 
 
 def version_page(platform: Platform, model: str, number: int) -> VersionPage:
@@ -106,6 +109,7 @@ def version_page(platform: Platform, model: str, number: int) -> VersionPage:
         lineage=_lineage(platform, version, lineage),
         mlflow_path=platform.store.page(version),
         has_report=_has_report(platform, version),
+        tier=tier_of(platform, version),
     )
 
 
@@ -123,8 +127,9 @@ def _has_report(platform: Platform, version: Version) -> bool:
 
 def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
     """Which version answers for each model that has a champion; `state` asks the serving worker."""
-    logged = receipts.counts(platform)
-    moves = {each.object: each for each in reversed(platform.access.audit.entries(10_000)) if each.action == "promote"}
+    numbers = logged.counts(platform)
+    entries = reversed(platform.access.audit.entries(10_000))
+    moves = {each.object: each for each in entries if each.action in ("promote", "rollback")}
     found = []
     for name in platform.store.models():
         champion = next((each for each in platform.store.versions(name) if CHAMPION in each.aliases), None)
@@ -137,7 +142,7 @@ def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
                     state=state(name, champion.number),
                     since=move.at if move else None,
                     by=move.who if move else None,
-                    predictions=logged.get(name, 0),
+                    predictions=numbers.get(name, 0),
                     path=f"/v2/models/{name}/infer",
                 )
             )

@@ -26,6 +26,8 @@ from millpond.platform.feature_models import (
     ViewUse,
     ViewVersion,
 )
+from millpond.platform.release_models import ReleaseMove, ReleaseRequest, ReleaseView
+from millpond.platform.tiers import Tier
 
 CheckState = Literal["none", "passed", "warning", "failed"]
 DeploymentState = Literal["live", "starting", "failed"]
@@ -283,12 +285,13 @@ class RequestField:
 
 @dataclass(frozen=True)
 class ModelPage:
-    """All about a model; `request` is empty while no version serves, `versions` are newest first."""
+    """All about a model; `request` is empty while no version serves, `versions` and `releases` are newest first."""
 
     summary: ModelSummary
     versions: tuple[VersionSummary, ...]
     request: tuple[RequestField, ...]
     deployment: DeploymentSummary | None = None
+    releases: tuple[ReleaseView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -361,6 +364,7 @@ class VersionPage:
         lineage: What it was made of.
         mlflow_path: Page of its run below the server's address, such as "/mlflow/#/experiments/1/runs/ab12".
         has_report: Whether `ModelReader.report` has one.
+        tier: Which runtime serves it, and why.
     """
 
     summary: VersionSummary
@@ -370,6 +374,7 @@ class VersionPage:
     lineage: VersionLineage
     mlflow_path: str | None
     has_report: bool
+    tier: Tier
 
 
 # --- deployments and predictions --------------------------------------------------------------------------------------
@@ -463,6 +468,7 @@ class Receipt:
         run_id: The MLflow run that trained the version.
         trained_by: Who trained the version.
         trained_at: UTC.
+        redacted: Columns of the request and inputs that the log does not keep.
     """
 
     id: str
@@ -484,6 +490,7 @@ class Receipt:
     run_id: str
     trained_by: str
     trained_at: datetime
+    redacted: tuple[str, ...] = ()
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -594,7 +601,15 @@ class SkewReader(Protocol):
         ...
 
 
-class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, Protocol):
+class ReleaseReader(Protocol):
+    """Releases."""
+
+    def releases(self, model: str) -> Sequence[ReleaseView]:
+        """The releases of a model, newest first; raises NotFound where there is no such model."""
+        ...
+
+
+class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, ReleaseReader, Protocol):
     """Everything that is shown."""
 
 
@@ -624,6 +639,24 @@ class Operations(Protocol):
 
         Raises:
             NotFound: No such model or version.
+            RequestError: `why` is blank.
+        """
+        ...
+
+    def start_release(self, model: str, wanted: ReleaseRequest, user: str) -> ReleaseView:
+        """Begin to release a version; audited. See `platform.release.start`, with its errors.
+
+        Raises:
+            RequestError: `why` is blank, or the version cannot be released so.
+        """
+        ...
+
+    def move_release(self, model: str, move: ReleaseMove, why: str, user: str) -> ReleaseView:
+        """Advance, take back or abort the release of a model; audited. See `platform.release`, with its errors.
+
+        "rollback" without a release under way makes the champion before the present one champion again.
+
+        Raises:
             RequestError: `why` is blank.
         """
         ...

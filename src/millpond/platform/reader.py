@@ -9,7 +9,7 @@ from pathlib import Path
 from millpond.core.errors import Unavailable
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
-from millpond.platform import catalog, lake_pages, model_pages, receipts, skew
+from millpond.platform import catalog, lake_pages, logged, model_pages, receipts, release_pages, skew
 from millpond.platform.feature_models import CatalogLine
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
@@ -22,6 +22,7 @@ from millpond.platform.read_models import (
     TablePage,
     VersionPage,
 )
+from millpond.platform.release_models import ReleaseView
 from millpond.platform.workers import ask_worker
 from millpond.settings.project import Settings
 
@@ -79,7 +80,10 @@ class PlatformReader:
         return receipts.trace(self._platform, prediction_id)
 
     def predictions(self, model: str | None = None, limit: int = 50) -> Sequence[PredictionLine]:
-        return receipts.newest(self._platform, model, limit)
+        return logged.newest(self._platform, model, limit)
 
     def skew(self, model: str, version: int | None = None) -> SkewReport:
         return skew.newest_skew(self._platform, model, version)
+
+    def releases(self, model: str) -> Sequence[ReleaseView]:
+        return release_pages.releases(self._platform, model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,19 @@ from millpond.core.time import now
 from millpond.definitions.gates import LiveGate
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
-from millpond.platform import live_gates, release, versions
+from millpond.platform import live_gates, release, tiers, versions
 from millpond.platform.alone import alone
 from millpond.platform.applied import record
 from millpond.platform.loading import definition_files
 from millpond.platform.platform import Platform
 from millpond.platform.progress import Step, step
 from millpond.platform.tables import refresh
-from millpond.platform.training_sets import TrainingSet, read_rows, training_set
+from millpond.platform.training_sets import TrainingSet, read_rows, read_sample, training_set
 from millpond.registry.ports import Candidate, Lineage, Version
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from millpond.training.gates import Champion, GateResult
     from millpond.training.train import Trained
 
@@ -88,10 +90,13 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
         trained = _fit(platform, model, examples, champion, live, current)
         current.detail = _headline(trained)
     with step(platform.listener, f"register {model.name}") as current:
-        version = platform.store.register(_candidate(platform, model, examples, lineage, trained))
+        files, tier = _tier(platform, model, examples, trained)
+        candidate = _candidate(platform, model, examples, lineage, trained)
+        candidate = replace(candidate, spec={**candidate.spec, "tier": tier}, files={**candidate.files, **files})
+        version = platform.store.register(candidate)
         versions.pin(platform, version, lineage)
         record(platform, model)
-        current.detail = f"version {version.number}, loaded and tried in a clean process"
+        current.detail = f"version {version.number}, loaded and tried in a clean process; {_served(tier)}"
     promoted = _judge(platform, version, trained.gates)
     return TrainResult(
         platform.store.version(model.name, version.number),
@@ -258,6 +263,26 @@ def _candidate(
         trained_by=platform.user,
         tags={"training_seconds": f"{sum(trained.seconds.values()):.2f}"},
     )
+
+
+def _tier(
+    platform: Platform, model: Model, examples: TrainingSet, trained: Trained
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    from millpond.training.frame import to_frame
+    from millpond.training.recipes import outputs_of
+
+    inputs, task = examples.columns.inputs, model.task.kind
+
+    def original(rows: pa.Table) -> Sequence[float]:
+        found: list[float] = outputs_of(trained.estimator, task, to_frame(rows, inputs)).tolist()
+        return found
+
+    sample = read_sample(platform, examples, tiers.SAMPLE_ROWS)
+    return tiers.prepare(trained.estimator, inputs, task, sample, original)
+
+
+def _served(tier: Mapping[str, Any]) -> str:
+    return "compiled" if tier["tier"] == "compiled" else f"served natively: {tier['why']}"
 
 
 def _gate(gate: GateResult) -> dict[str, Any]:

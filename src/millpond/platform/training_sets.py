@@ -86,6 +86,15 @@ def read_rows(platform: Platform, found: TrainingSet) -> pa.Table:
         return engine.reader(f"SELECT * FROM {engine.scan(found.snapshot)}").read_all()
 
 
+def read_sample(platform: Platform, found: TrainingSet, rows: int) -> pa.Table:
+    """The model inputs of some rows of a training set; the same ones every time."""
+    inputs = ", ".join(f'"{name}"' for name in found.columns.inputs)
+    order = ", ".join(f'"{name}"' for name in found.columns.keys)
+    with platform.engine() as engine:
+        relation = engine.scan(found.snapshot)
+        return engine.reader(f"SELECT {inputs} FROM {relation} ORDER BY hash({order}), {order} LIMIT {rows}").read_all()
+
+
 def _examples(model: Model) -> dict[str, Any]:
     """What of the model's meaning the training set depends on: not the estimator, nor how it is split or judged."""
     return {

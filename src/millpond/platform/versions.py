@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import NotFound, VersionRefused
+from millpond.core.errors import DefinitionError, NotFound, VersionRefused
+from millpond.core.names import did_you_mean
 from millpond.definitions.features import Features
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
 from millpond.platform.loading import load_definitions
 from millpond.platform.platform import Platform
 from millpond.registry.ports import Lineage, Version
-from millpond.serving.ports import OUTPUT, OutputColumn, RequestColumn, ServedModel
+from millpond.serving.ports import OUTPUT, LogPolicy, OutputColumn, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +92,22 @@ def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: 
         "inputs": dict(examples.columns.inputs),
         "columns": [asdict(column) for column in request_columns(model, snapshot)],
         "definitions": platform.settings.definitions.name,
+        "logging": logging_of(model, examples.columns.inputs, request_columns(model, snapshot)),
     }
+
+
+def logging_of(model: Model, inputs: Mapping[str, str], columns: Sequence[RequestColumn]) -> dict[str, Any]:
+    """What of the answers is logged, as a part of the spec.
+
+    Raises:
+        DefinitionError: A column that is to be redacted is neither one of requests nor a raw input.
+    """
+    known = {*inputs, *(column.name for column in columns)}
+    for name in model.log.redact:
+        if name not in known:
+            hint = did_you_mean(name, known, noun="columns of requests and inputs")
+            raise DefinitionError(f"The log cannot redact {name!r}", where=f"{model.subject}, log: redact", hint=hint)
+    return {"sample": model.log.sample, "redact": list(model.log.redact)}
 
 
 def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
@@ -116,6 +132,7 @@ def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
 def served_model(platform: Platform, version: Version) -> ServedModel:
     """What a request for the version carries, and what its estimator takes."""
     spec = platform.store.spec(version)
+    kept = spec.get("logging", {})
     return ServedModel(
         model=version.model,
         version=version.number,
@@ -126,6 +143,7 @@ def served_model(platform: Platform, version: Version) -> ServedModel:
         inputs=spec["inputs"],
         outputs=tuple(OutputColumn(**each) for each in spec["outputs"]) if "outputs" in spec else (OUTPUT,),
         matrix=spec.get("matrix", False),
+        logging=LogPolicy(kept.get("sample", 1.0), tuple(kept.get("redact", ()))),
     )
 
 

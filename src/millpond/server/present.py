@@ -18,8 +18,8 @@ from millpond.core.names import did_you_mean
 from millpond.core.time import from_microseconds, to_microseconds
 from millpond.platform.served import ServedModels
 from millpond.serving.columns import request_schema
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import Answer, InferRequest, ModelState, Question, ServedModel
-from millpond.serving.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
     from millpond.platform.platform import Platform

@@ -21,6 +21,7 @@ from millpond.platform.operations import PlatformOperations
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush
 from millpond.platform.reader import PlatformReader
+from millpond.platform.release import resume
 from millpond.server.app import Services, session_cookie
 from millpond.server.control import Banner, serve
 from millpond.server.processes import Child
@@ -54,6 +55,13 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
     )
     upkeep = [sys.executable, "-m", "millpond.server.upkeep", "--project", str(settings.root)]
     upkeep += ["--profile", settings.profile_name]
+    keeper = [sys.executable, "-m", "millpond.server.release_keeper", "--project", str(settings.root)]
+    keeper += ["--profile", settings.profile_name]
+    # Serving processes find what is deployed; the keeper makes up for what cannot be told yet.
+    try:
+        resume(platform)
+    except MillpondError as error:
+        _log.warning("what is deployed is told later: %s", error.what)
     stopping = threading.Event()
     flusher = threading.Thread(target=_keep_flushing, args=(settings, stopping), daemon=True)
     flusher.start()
@@ -70,7 +78,11 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
                 services,
                 state=settings.state,
                 announce=ready,
-                children=[*_workers(settings, sockets, listener), Child("upkeep", upkeep)],
+                children=[
+                    *_workers(settings, sockets, listener),
+                    Child("upkeep", upkeep),
+                    Child("releases", keeper),
+                ],
                 load_mlflow=load_mlflow,
                 host=settings.profile.host,
                 port=settings.profile.port if port is None else port,

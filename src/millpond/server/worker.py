@@ -12,21 +12,23 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from millpond.access.ports import Authenticator
-from millpond.platform.platform import open_project
+from millpond.platform.gateway import Gateway
+from millpond.platform.platform import Platform, open_project
 from millpond.server.http.doors import TokenDoor, TrustedDoor
 from millpond.server.http.limits import Limits
 from millpond.server.http.routes import Routes
 from millpond.server.http.server import HttpServer
 from millpond.server.inference_metrics import InferenceMetrics
-from millpond.server.present import open_answering
 from millpond.server.sockets import part_listener
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import Answering
 
 #: Seconds that answers under way are given when the worker is told to stop.
@@ -47,8 +49,19 @@ def main() -> None:
     with ExitStack() as stack:
         trusted = stack.enter_context(part_listener(arguments.socket))
         port = stack.enter_context(socket.socket(fileno=arguments.http)) if arguments.http is not None else None
-        answering = stack.enter_context(open_answering(platform))
-        uvloop.run(serve(answering, trusted, port, platform.access, limits))
+        uvloop.run(_run(platform, trusted, port, limits))
+
+
+async def _run(platform: Platform, trusted: socket.socket, port: socket.socket | None, limits: Limits) -> None:
+    loop = asyncio.get_running_loop()
+    log = PredictionLog(platform.settings.spool, loop=loop, sync=platform.settings.profile.prediction_log)
+    gateway = Gateway(platform, log, loop)
+    gateway.start()
+    try:
+        await serve(gateway.engine, trusted, port, platform.access, limits, traffic=gateway.traffic)
+    finally:
+        await gateway.close()
+        log.close()
 
 
 async def serve(
@@ -58,6 +71,7 @@ async def serve(
     access: Authenticator | None,
     limits: Limits,
     *,
+    traffic: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
     grace: float = GRACE_SECONDS,
     started: Callable[[], None] = lambda: None,
 ) -> None:
@@ -69,6 +83,7 @@ async def serve(
         port: A listening socket for anybody, or None.
         access: Knows who comes by `port`; None where there is none.
         limits: Bounds on what callers may ask.
+        traffic: What the release keeper is told.
         grace: See above.
         started: Called once the wires listen.
     """
@@ -76,7 +91,8 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    routes = Routes(answering, InferenceMetrics(), most_seconds=limits.deadline_seconds, ending=stop.is_set)
+    seconds = limits.deadline_seconds
+    routes = Routes(answering, InferenceMetrics(), most_seconds=seconds, traffic=traffic, ending=stop.is_set)
     server = HttpServer(routes, limits)
     await server.listen(trusted, TrustedDoor())
     if port is not None and access is not None:

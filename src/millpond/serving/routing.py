@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
 
-from millpond.serving.ports import OutputColumn, RequestColumn, ServedModel
+from millpond.serving.ports import LogPolicy, OutputColumn, RequestColumn, ServedModel
 from millpond.serving.traffic.deployment import Deployment
 
 #: Of the document; one that is written otherwise is not read.
@@ -39,7 +39,7 @@ class ServedVersion:
         plan: Directory of its compiled plan, or None.
         tier: What was found out about how it can be served, as its spec keeps it; None where nothing was.
         environment: Its locked environment, as its spec keeps it; None where it needs none of its own.
-        extras: Further plain JSON by name; see `platform.deployments.EXTRAS`.
+        extras: Further plain JSON by name; "features" as `platform.bundles` describes them.
     """
 
     served: ServedModel
@@ -153,7 +153,9 @@ def served_from_json(said: Mapping[str, Any]) -> ServedModel:
     """What `served_to_json` said."""
     columns = tuple(RequestColumn(**each) for each in said["columns"])
     outputs = tuple(OutputColumn(**each) for each in said["outputs"])
-    return ServedModel(**{**said, "columns": columns, "outputs": outputs})
+    kept = said["logging"]
+    policy = LogPolicy(kept["sample"], tuple(kept["redact"]))
+    return ServedModel(**{**said, "columns": columns, "outputs": outputs, "logging": policy})
 
 
 def deployment_to_json(deployment: Deployment) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def table_from_json(document: Mapping[str, Any], state: Path) -> RoutingTable:
         name: Deployment(model=name, **{**said, "shadows": tuple(said["shadows"])})
         for name, said in document["models"].items()
     }
-    versions = [_version(said, state) for said in document["versions"].values()]
+    versions = [version_from_json(said, state) for said in document["versions"].values()]
     return RoutingTable(
         generation=int(document["generation"]),
         deployments=MappingProxyType(deployments),
@@ -182,7 +184,8 @@ def table_from_json(document: Mapping[str, Any], state: Path) -> RoutingTable:
     )
 
 
-def _version(said: Mapping[str, Any], state: Path) -> ServedVersion:
+def version_from_json(said: Mapping[str, Any], state: Path) -> ServedVersion:
+    """A version that a routing document tells of; relative directories lie in `state`."""
     return ServedVersion(
         served=served_from_json(said["served"]),
         directory=state / said["directory"],

@@ -95,6 +95,9 @@ class Profile(_Section):
             `port` alone for them.
         grpc_port: The same over gRPC; None, in the file `false`, is none.
         workers: Processes that answer predictions.
+        prediction_log: When an answer leaves: "commit" is once it is on the disk; "written" is once the operating
+            system has it, so that a loss of power may take the last hundredth of a second.
+        model_memory: Bytes from which the process of a version that serves natively is replaced; None is no bound.
         engine: What computes derived tables, checks and training sets. Small reads are always DuckDB's.
         threads: Threads of the query engine and of training; None means one a core.
         memory_limit: Memory of the query engine, such as "4GB"; None means 60 % of the machine's.
@@ -109,6 +112,8 @@ class Profile(_Section):
     serving_port: int | None = Field(default=8322, ge=1, le=65535)
     grpc_port: int | None = Field(default=8323, ge=1, le=65535)
     workers: int = Field(default=1, ge=1, le=256)
+    prediction_log: Literal["commit", "written"] = "commit"
+    model_memory: int | None = Field(default=None, ge=64 << 20)
     threads: int | None = Field(default=None, ge=1)
     memory_limit: str | None = None
     redis: str | None = Field(default=None, repr=False)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from millpond.serving.prediction_log import find
+from millpond.serving.log.drain import find
 
 pytestmark = pytest.mark.slow
 
@@ -88,10 +88,9 @@ class TestProtocol:
         assert [each["datatype"] for each in outputs.values()] == ["BYTES", "FP64", "BOOL", "BYTES"]
         assert all(each["shape"] == [2] and len(each["data"]) == 2 for each in outputs.values())
         assert outputs["answer"]["data"] == [True, True]
-        logged = find(worker.spool, outputs["prediction_id"]["data"][1])
-        assert logged is not None
-        assert logged.output == outputs["probability"]["data"][1]
-        assert logged.requested_by == "ann"
+        [logged] = find(worker.spool, outputs["prediction_id"]["data"][1])[1].to_pylist()
+        assert logged["output"] == outputs["probability"]["data"][1]
+        assert logged["requested_by"] == "ann"
 
     def test_what_metadata_says_is_what_infer_takes(self, client: httpx.Client) -> None:
         metadata = client.get("/v2/models/late_arrival").json()
@@ -111,10 +110,9 @@ class TestProtocol:
         answer = response.json()
         assert answer["parameters"] == {"as_of": "2013-12-01T08:00:00Z"}
         (output,) = answer["outputs"]
-        logged = find(worker.spool, output["data"][0])
-        assert logged is not None
-        assert logged.as_of.isoformat() == "2013-12-01T08:00:00+00:00"
-        assert logged.requested_by == "Zoë"
+        [logged] = find(worker.spool, output["data"][0])[1].to_pylist()
+        assert logged["as_of"].isoformat() == "2013-12-01T08:00:00+00:00"
+        assert logged["requested_by"] == "Zoë"
 
 
 class TestBadCallers:
@@ -312,10 +310,10 @@ def test_callers_at_the_same_time_get_their_own_answers(worker: Any) -> None:
         with worker.client() as mine:
             for _ in range(5):
                 answer = mine.post(INFER, json=content).json()
-                (logged,) = [find(worker.spool, each) for each in answer["outputs"][0]["data"]]
-                assert logged is not None
-                assert logged.request["distance"] == distance
-                assert found.setdefault(distance, logged.output) == answer["outputs"][1]["data"][0]
+                (made,) = answer["outputs"][0]["data"]
+                [logged] = find(worker.spool, made)[1].to_pylist()
+                assert logged["request__distance"] == distance
+                assert found.setdefault(distance, logged["output"]) == answer["outputs"][1]["data"][0]
 
     threads = [threading.Thread(target=ask, args=(float(each),)) for each in (100, 790, 800, 810, 2000)]
     for thread in threads:

@@ -21,8 +21,8 @@ from millpond.server.http.limits import Limits
 from millpond.server.present import ThreadedAnswering
 from millpond.server.sockets import listen, part_listener
 from millpond.server.worker import serve
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import Featurized, RequestColumn, ServedModel
-from millpond.serving.prediction_log import PredictionLog
 from millpond.serving.predictor import Predictor
 from millpond.serving.runtime import NativeRuntime
 

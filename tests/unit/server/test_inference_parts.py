@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from millpond.core import errors
-from millpond.server.http.errors import error_body, status_of, to_json
+from millpond.server.http.errors import error_answer, status_of, to_json
 from millpond.server.inference_metrics import BUCKETS, InferenceMetrics, merge_workers
 
 
@@ -33,7 +33,7 @@ def test_the_status_of_an_error(error: Exception, status: int) -> None:
 
 
 def body(error: Exception) -> Any:
-    return json.loads(error_body(error, status_of(error)))
+    return json.loads(error_answer(error, status_of(error)))
 
 
 def test_an_error_of_ours_is_told_whole() -> None:
@@ -111,7 +111,7 @@ def test_metrics_of_several_workers_say_each_family_once() -> None:
 def test_importing_the_wire_loads_no_heavy_library() -> None:
     heavy = ("pyarrow", "pandas", "sklearn", "mlflow", "duckdb", "lightgbm", "starlette", "sqlalchemy")
     modules = "millpond.server.http.server, millpond.server.http.routes, millpond.server.http.doors, "
-    modules += "millpond.serving.batch, millpond.serving.prediction_log, millpond.serving.runtime"
+    modules += "millpond.serving.batch, millpond.serving.log.spool, millpond.serving.runtime"
     program = f"import sys, {modules}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -77,6 +77,9 @@ class Others:
     def states(self, model: str, loaded: Loaded) -> ModelState:
         return ModelState(model, str(loaded.served.version), "READY")
 
+    def opening(self) -> list[ModelState]:
+        return []
+
     def set_loaded(self, model: str, loaded: bool) -> None:
         self.told.append((model, loaded))
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from millpond.core.errors import MillpondError, NotAuthenticated, PayloadTooLarge
 from millpond.server.grpc.headers import Field, header_block
+from millpond.server.grpc.limits import GrpcLimits
 from millpond.server.grpc.sending import Stream
 from millpond.server.grpc.status import INTERNAL, UNIMPLEMENTED, Status, status_of, trailers_only
 
@@ -46,14 +47,14 @@ class Head(NamedTuple):
 
     Attributes:
         method: The method that is called; None where there is a refusal.
-        timeout: Seconds that the caller waits, or None.
+        timeout: Seconds after which the caller is told that there is no answer.
         token: The token of `authorization: Bearer`, or None.
         encoding: How a compressed message is compressed.
         refusal: The status of a call that cannot be answered, or None.
     """
 
     method: Method | None
-    timeout: float | None = None
+    timeout: float = 0.0
     token: str | None = None
     encoding: bytes = b"identity"
     refusal: Status | None = None
@@ -65,13 +66,14 @@ class Calls:
     Args:
         methods: By path, such as b"/inference.GRPCInferenceService/ModelInfer".
         identify: Establishes who asks.
-        message_bytes: Longest message, decompressed.
+        limits: What one client may ask for.
     """
 
-    def __init__(self, methods: Mapping[bytes, Method], identify: Identify, message_bytes: int) -> None:
+    def __init__(self, methods: Mapping[bytes, Method], identify: Identify, limits: GrpcLimits) -> None:
         self._methods = methods
         self._identify = identify
-        self._message_bytes = message_bytes
+        self._message_bytes = limits.message_bytes
+        self._most_seconds = limits.deadline_seconds
 
     def interpret(self, fields: Sequence[Field]) -> Head:
         """What a call's header fields mean."""
@@ -89,14 +91,16 @@ class Calls:
         if encoding != b"identity" and encoding not in _WINDOW_BITS:
             what = f"messages compressed with {encoding.decode(errors='replace')} are not understood"
             return Head(None, refusal=Status(UNIMPLEMENTED, what, _ACCEPTED))
-        timeout = None
+        timeout = self._most_seconds
         if text := found.get(b"grpc-timeout"):
-            timeout = read_timeout(text)
-            if timeout is None:
+            stated = read_timeout(text)
+            if stated is None:
                 return Head(None, refusal=Status(INTERNAL, "grpc-timeout is no time"))
+            timeout = min(timeout, stated)
         return Head(method, timeout, bearer_token(found.get(b"authorization", b"")), encoding)
 
-    def timeout(self, head: Head) -> float | None:
+    def timeout(self, head: Head) -> float:
+        """Seconds after which the caller is told that there is no answer; 0 where it need not be told."""
         return head.timeout
 
     def fail(self, stream: Stream, error: MillpondError) -> None:

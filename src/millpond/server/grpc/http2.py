@@ -17,6 +17,7 @@ from millpond.core.errors import DeadlineExceeded, MillpondError, Overloaded, Pa
 from millpond.server.grpc import frames
 from millpond.server.grpc.frames import ConnectionFault, StreamFault, frame, rst_stream, window_update
 from millpond.server.grpc.headers import Field, HeaderReader
+from millpond.server.grpc.reading import FRAME_BYTES, FrameReader
 from millpond.server.grpc.sending import Sender, Stream
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 #: Flow-control windows that clients get: of a stream, and of a connection; bytes.
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 16 << 20
-#: Largest payload of a frame that clients may send; bytes.
-FRAME_BYTES = 1 << 16
-#: Frames that one header block may come in.
-_BLOCK_FRAMES = 16
 #: Between two sweeps a client may reset so many streams, and send so many frames that ask for nothing; of the
 #: latter, some more with each request.
 _RESETS = 1000
@@ -41,7 +38,7 @@ _STILL_THERE = b"millpond"
 _DRAINING = b"draining"
 #: Within which a client must answer the ping of a drain, and take the last bytes of a connection.
 _DRAIN_SECONDS = 1.0
-_CLOSING_SECONDS = 5.0
+_CLOSING_SECONDS = 2.0
 
 
 class Service(Protocol):
@@ -51,8 +48,8 @@ class Service(Protocol):
         """What a request's header fields mean; pure, as it is remembered. None ends the stream as malformed."""
         ...
 
-    def timeout(self, head: Any) -> float | None:
-        """Seconds that the caller of such a request waits, or None."""
+    def timeout(self, head: Any) -> float:
+        """Seconds after which `fail` is called with DeadlineExceeded where there is no answer."""
         ...
 
     def call(self, stream: Stream, body: bytes) -> None:
@@ -95,10 +92,7 @@ class Http2Connection(asyncio.Protocol):
         self._last_taken = frames.LAST_STREAM
         self._abandoned = 0
         self._allowance = CONNECTION_WINDOW
-        self._rest = b""
-        self._block: tuple[int, int, list[bytes], int] | None = None
-        self._greeted = False
-        self._settled = False
+        self._reader = FrameReader(limits.header_bytes)
         self._closing_since: float | None = None
         self._draining = False
         self._drain_at = 0.0
@@ -155,53 +149,27 @@ class Http2Connection(asyncio.Protocol):
         sender = self._sender
         sender.held = True
         try:
-            self._rest = self._read(self._rest + data if self._rest else data)
+            for kind, flags, stream, payload in self._reader.read(data):
+                try:
+                    self._take(kind, flags, stream, payload)
+                except StreamFault as fault:
+                    self._noisy()
+                    self._reset(fault.stream, fault.code)
+                if self._closing_since is not None:
+                    break
         except ConnectionFault as fault:
             self._die(fault.code, fault.reason)
         finally:
             sender.held = False
         sender.flush()
 
-    # Reading frames.
-
-    def _read(self, data: bytes) -> bytes:
-        """Take all whole frames of `data`; returns what is left."""
-        offset, length = 0, len(data)
-        if not self._greeted:
-            if not frames.PREFACE.startswith(data[:24]):
-                raise ConnectionFault(frames.PROTOCOL_ERROR, "this port speaks gRPC: HTTP/2 with prior knowledge")
-            if length < 24:
-                return data
-            self._greeted, offset = True, 24
-        unpack = frames.FRAME_HEADER.unpack_from
-        while length - offset >= 9:
-            word, flags, stream = unpack(data, offset)
-            size, kind = word >> 8, word & 0xFF
-            if size > FRAME_BYTES:
-                raise ConnectionFault(frames.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-            end = offset + 9 + size
-            if end > length:
-                break
-            payload = data[offset + 9 : end]
-            offset = end
-            try:
-                self._take(kind, flags, stream & frames.LAST_STREAM, payload)
-            except StreamFault as fault:
-                self._noisy()
-                self._reset(fault.stream, fault.code)
-            if self._closing_since is not None:
-                return b""
-        return data[offset:] if offset else data
+    # Frames of requests.
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if self._block is not None and (kind != frames.CONTINUATION or stream != self._block[0]):
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "a header block was not finished")
         if kind == frames.DATA:
             self._data(flags, stream, payload)
         elif kind == frames.HEADERS:
             self._headers(flags, stream, payload)
-        elif not self._settled and kind != frames.SETTINGS:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         else:
             self._noisy()
             if kind < len(_OTHERS) and (other := _OTHERS[kind]) is not None:
@@ -253,39 +221,7 @@ class Http2Connection(asyncio.Protocol):
         if stream is not None or (number not in self._ended and number <= self._last_taken):
             raise StreamFault(number, frames.STREAM_CLOSED)
 
-    def _headers(self, flags: int, number: int, payload: bytes) -> None:
-        if not self._settled:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        if flags & frames.PADDED:
-            payload = frames.without_padding(payload)
-        if flags & frames.PRIORITIZED:
-            if len(payload) < 5:
-                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "HEADERS without the priority it announces")
-            payload = payload[5:]
-        if number % 2 == 0:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, f"HEADERS of stream {number}")
-        if len(payload) > self._limits.header_bytes:
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "the header block is too long")
-        if flags & frames.END_HEADERS:
-            self._whole_headers(flags, number, payload)
-        else:
-            self._block = (number, flags, [payload], len(payload))
-
-    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
-        if self._block is None:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        _, first_flags, parts, size = self._block
-        parts.append(payload)
-        size += len(payload)
-        if size > self._limits.header_bytes or len(parts) > _BLOCK_FRAMES:
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "the header block is too long")
-        if flags & frames.END_HEADERS:
-            self._block = None
-            self._whole_headers(first_flags, number, b"".join(parts))
-        else:
-            self._block = (number, first_flags, parts, size)
-
-    def _whole_headers(self, flags: int, number: int, block: bytes) -> None:
+    def _headers(self, flags: int, number: int, block: bytes) -> None:
         if number <= self._last:
             return self._trailers(flags, number, block)
         # The block must be read whatever becomes of the stream: later ones build on it.
@@ -298,8 +234,7 @@ class Http2Connection(asyncio.Protocol):
             raise StreamFault(number, frames.REFUSED_STREAM)
         if head is None:
             raise StreamFault(number, frames.PROTOCOL_ERROR)
-        timeout = self._service.timeout(head)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + self._service.timeout(head)
         stream = self._streams[number] = Stream(self._sender, number, head, STREAM_WINDOW, self._swept_at, deadline)
         if flags & frames.END_STREAM:
             self._arrived(stream, b"")
@@ -347,7 +282,6 @@ class Http2Connection(asyncio.Protocol):
                 self._sender.resize(value, self._streams.values())
             elif name == frames.MAX_FRAME_SIZE:
                 self._sender.frame_bytes = value
-        self._settled = True
         self._sender.control(frame(frames.SETTINGS, frames.ACK, 0))
         self._sender.pump()
 
@@ -458,14 +392,20 @@ class Http2Connection(asyncio.Protocol):
             self._sender.flush()
             for stream in list(self._streams.values()):
                 self._drop(stream)
-            self._transport.close()
+            self._say_no_more()
 
     def _die_gently(self) -> None:
         """Close a connection on which all is said."""
         if self._closing_since is None:
             self._closing_since = time.monotonic()
             self._sender.flush()
-            self._transport.close()
+            self._say_no_more()
+
+    def _say_no_more(self) -> None:
+        """End our side. The client's is read on for a while: to close on unread bytes would tear up our last ones."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._transport.write_eof()
 
     def _take_no_more(self) -> None:
         """Open no further stream; close when those that are open have ended."""
@@ -504,7 +444,7 @@ class Http2Connection(asyncio.Protocol):
         silence = now - self._heard_at
         if self._sender.stalled(now, limits.stall_seconds):
             self.abort()
-        elif (not self._settled or self._block is not None) and now - self._busy_at > limits.greeting_seconds:
+        elif not self._reader.complete and now - self._busy_at > limits.greeting_seconds:
             self._die(frames.PROTOCOL_ERROR, "the greeting, or a header block, does not come")
         elif self._streams:
             self._busy_at = now
@@ -521,7 +461,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _sweep_streams(self, now: float) -> None:
         for stream in list(self._streams.values()):
-            if not stream.answered and stream.deadline is not None and stream.deadline < now:
+            if not stream.answered and stream.deadline < now:
                 self._service.fail(stream, DeadlineExceeded("there was no answer within the time that was given"))
             elif not stream.arrived and now - stream.began > self._limits.body_seconds:
                 what = f"the request did not arrive within {self._limits.body_seconds:g} seconds"
@@ -530,7 +470,7 @@ class Http2Connection(asyncio.Protocol):
                 self._reset(stream.number, frames.CANCEL)
 
 
-#: By type; None for those that are ignored or taken elsewhere. DATA and HEADERS are taken first.
+#: By type; DATA and HEADERS are taken before.
 _OTHERS = (
     None,
     None,
@@ -541,5 +481,4 @@ _OTHERS = (
     Http2Connection._ping,
     Http2Connection._goaway,
     Http2Connection._window_update,
-    Http2Connection._continuation,
 )

@@ -1,4 +1,4 @@
-"""ModelInfer: its request message as tensors, and an answer as its response message.
+"""ModelInfer: from its request message, through an `Answering`, to its response message.
 
 Answers are always in `raw_output_contents`: some clients read nothing else. As protobuf joins encoded messages by
 writing one after the other, what is the same in all answers of one shape is encoded once.
@@ -8,13 +8,19 @@ Source: https://github.com/kserve/open-inference-protocol; https://protobuf.dev/
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from millpond.core.errors import RequestError
+from google.protobuf.message import DecodeError
+
+from millpond.core.errors import NotFound, RequestError
 from millpond.server.grpc import messages
-from millpond.serving.ports import Answer, InferRequest, OutputWanted
-from millpond.serving.protocol import OutTensor, Tensor, output_tensors_of, raw_bytes, response_parameters
+from millpond.server.grpc.calls import fail, reply
+from millpond.server.grpc.sending import Stream
+from millpond.server.grpc.status import DEADLINE_EXCEEDED, OK, code_of, http_status
+from millpond.serving.ports import Answer, Answering, InferRequest, OutputWanted, Question, ServedModel
+from millpond.serving.protocol import OutTensor, Tensor, output_tensors_of, raw_bytes, request_of, response_parameters
 from millpond.serving.protocol.tensors import NO_PARAMETERS
 
 #: The field of InferTensorContents that holds a datatype's elements; the 16-bit floats have none.
@@ -34,15 +40,125 @@ _ID_TAG = bytes((3 << 3 | 2,))
 _REMEMBERED = 512
 
 
+class Metrics(Protocol):
+    """Counts inferences.
+
+    Attributes:
+        waiting: Inferences that were asked and not answered yet; kept by who asks.
+    """
+
+    waiting: int
+
+    def observe(self, model: str, version: str, variant: str, code: int, rows: int, seconds: float) -> None:
+        """Count one inference: its status as one of HTTP, the rows it was answered for, and how long it took."""
+        ...
+
+
+class Inference:
+    """A ModelInfer on its way through an `Answering`.
+
+    Args:
+        stream: Where the answer goes.
+        responses: Encodes it.
+        metrics: Counts it.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_began",
+        "_finished",
+        "_metrics",
+        "_model",
+        "_parameters",
+        "_responses",
+        "_stream",
+        "_tensors",
+        "_version",
+    )
+
+    def __init__(self, stream: Stream, responses: Responses, metrics: Metrics | None) -> None:
+        self._stream = stream
+        self._responses = responses
+        self._metrics = metrics
+        self._model = self._version = ""
+        self._finished = False
+        if metrics is not None:
+            metrics.waiting += 1
+            self._began = time.monotonic()
+
+    def ask(self, answering: Answering, user: str, message: bytes) -> None:
+        """Ask what a ModelInferRequest says."""
+        try:
+            self._asked = asked = parse(messages.ModelInferRequest, message)
+            self._tensors = tensors_of(asked)
+            self._parameters = parameters_of(asked.parameters)
+            stream, version = self._stream, asked.model_version or None
+            self._model = model = asked.model_name
+            answering.ask(Question(model, version, user, self.read, self.done, stream.deadline, stream.is_gone))
+        except Exception as error:
+            self.done(None, error)
+
+    def read(self, served: ServedModel) -> InferRequest:
+        """The request as one for a version."""
+        asked = self._asked
+        self._version = str(served.version)
+        return request_of(self._tensors, served, self._parameters, asked.id or None, outputs_of(asked), binary=True)
+
+    def done(self, request: InferRequest | None, answer: Answer | Exception) -> None:
+        """Answer the caller; called once."""
+        if self._finished:
+            return
+        if request is None or isinstance(answer, Exception):
+            self._fail(answer)
+            return
+        stream = self._stream
+        late = stream.answered
+        try:
+            encoded = b"" if stream.gone else self._responses.encode(request, answer)
+        except Exception as error:
+            self._fail(error)
+            return
+        reply(stream, encoded)
+        self._count(answer.variant, DEADLINE_EXCEEDED if late else OK, 0 if late else len(answer.ids))
+
+    def _fail(self, error: Any) -> None:
+        fail(self._stream, error)
+        if isinstance(error, NotFound):  # callers must not make new series
+            self._model = self._version = ""
+        self._count("", code_of(error), 0)
+
+    def _count(self, variant: str, code: int, rows: int) -> None:
+        self._finished = True
+        if self._metrics is not None:
+            self._metrics.waiting -= 1
+            seconds = time.monotonic() - self._began
+            self._metrics.observe(self._model, self._version, variant, http_status(code), rows, seconds)
+
+
+def parse(kind: Any, message: bytes) -> Any:
+    """A message of a kind.
+
+    Raises:
+        RequestError: It is none.
+    """
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise RequestError(
+            f"the message is no {kind.DESCRIPTOR.name}", hint="use the messages of the Open Inference Protocol"
+        ) from error
+
+
 def tensors_of(asked: Any) -> list[Tensor]:
     """The inputs of a ModelInferRequest.
 
     Raises:
         RequestError: Raw and typed contents are mixed, or there is not one content for each input.
     """
-    inputs, raws = asked.inputs, asked.raw_input_contents
+    # Slices: protobuf's iterators are several times slower.
+    inputs, raws = asked.inputs[:], asked.raw_input_contents[:]
     if not raws:
-        return [Tensor(each.name, each.datatype, each.shape, _typed(each)) for each in inputs]
+        return [Tensor(each.name, each.datatype, each.shape[:], _typed(each)) for each in inputs]
     place = f"model {asked.model_name!r}"
     if len(raws) != len(inputs):
         raise RequestError(
@@ -55,7 +171,7 @@ def tensors_of(asked: Any) -> list[Tensor]:
         if each.HasField("contents"):
             hint = "where there are raw_input_contents, no input has contents"
             raise RequestError("contents and raw_input_contents are mixed", where=_where(asked, each), hint=hint)
-        found.append(Tensor(each.name, each.datatype, each.shape, raw))
+        found.append(Tensor(each.name, each.datatype, each.shape[:], raw))
     return found
 
 
@@ -66,7 +182,7 @@ def _typed(tensor: Any) -> list[Any]:
             hint = "the protocol has no typed contents for it; use raw_input_contents"
             raise RequestError(f"the input {tensor.name!r} of {tensor.datatype} is not raw", hint=hint)
         return []
-    found = list(getattr(tensor.contents, field))
+    found: list[Any] = getattr(tensor.contents, field)[:]
     if not found and (others := [each.name for each, _ in tensor.contents.ListFields()]):
         raise RequestError(
             f"the contents of the input {tensor.name!r} are in {others[0]}, and its datatype is {tensor.datatype}",
@@ -89,8 +205,7 @@ def parameters_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def outputs_of(asked: Any) -> Sequence[OutputWanted]:
     """The outputs that a ModelInferRequest asks for."""
-    outputs = asked.outputs
-    return [OutputWanted(each.name, True) for each in outputs] if outputs else ()
+    return [OutputWanted(each.name, True) for each in asked.outputs[:]]
 
 
 class Responses:

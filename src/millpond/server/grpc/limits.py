@@ -16,6 +16,7 @@ class GrpcLimits:
             one more is refused, and clients send it again by themselves.
         connections: Connections at the same time; one more is closed at once.
         header_bytes: Longest header list of a request.
+        deadline_seconds: Longest that a caller is left without an answer; less where its own deadline is earlier.
         body_seconds: Within which a request must have arrived whole.
         stall_seconds: For which a client may take none of what it is sent.
         greeting_seconds: Within which a new connection must have said that it speaks HTTP/2.
@@ -29,6 +30,7 @@ class GrpcLimits:
     streams: int = 256
     connections: int = 4096
     header_bytes: int = 16 << 10
+    deadline_seconds: float = 60.0
     body_seconds: float = 30.0
     stall_seconds: float = 30.0
     greeting_seconds: float = 10.0

@@ -27,7 +27,7 @@ class Stream:
     Attributes:
         number: The stream's identifier.
         head: What the service made of the request's header fields.
-        deadline: `time.monotonic()` at which the caller stops waiting, or None.
+        deadline: `time.monotonic()` at which the caller is told that there is no answer.
         gone: Whether nobody waits for an answer any more.
         arrived: Whether the whole request is there.
         answered: Whether an answer was given, though maybe not sent yet.
@@ -60,9 +60,7 @@ class Stream:
         "working",
     )
 
-    def __init__(
-        self, sender: Sender, number: int, head: Any, allowance: int, began: float, deadline: float | None
-    ) -> None:
+    def __init__(self, sender: Sender, number: int, head: Any, allowance: int, began: float, deadline: float) -> None:
         self.sender = sender
         self.number = number
         self.head = head

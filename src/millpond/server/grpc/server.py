@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from millpond.server.grpc.calls import Calls, Identify, Method
 from millpond.server.grpc.http2 import Http2Connection, Waiting
+from millpond.server.grpc.infer import Metrics
 from millpond.server.grpc.limits import GrpcLimits
 from millpond.server.grpc.service import InferenceService
 from millpond.serving.ports import Answering
@@ -27,7 +28,7 @@ class GrpcServer:
     """
 
     def __init__(self, methods: Mapping[bytes, Method], identify: Identify, limits: GrpcLimits) -> None:
-        self._calls = Calls(methods, identify, limits.message_bytes)
+        self._calls = Calls(methods, identify, limits)
         self._limits = limits
         self._waiting = Waiting()
         self._open: set[Http2Connection] = set()
@@ -87,7 +88,13 @@ class GrpcServer:
 
 
 async def serve_grpc(
-    answering: Answering, identify: Identify, sock: socket.socket, limits: GrpcLimits | None = None
+    answering: Answering,
+    identify: Identify,
+    sock: socket.socket,
+    limits: GrpcLimits | None = None,
+    *,
+    metrics: Metrics | None = None,
+    ending: Callable[[], bool] = lambda: False,
 ) -> GrpcServer:
     """Serve `inference.GRPCInferenceService` and gRPC's health service on a bound TCP socket, in this event loop.
 
@@ -98,7 +105,13 @@ async def serve_grpc(
         identify: Establishes who holds a token; called for every call but those about health.
         sock: Taken over; may be shared with other processes.
         limits: What one client may ask for.
+        metrics: Counts inferences; may be shared with other wires of the process.
+        ending: Whether the process is ending, and so not ready.
+
+    Returns:
+        The server; `drain` ends it.
     """
-    server = GrpcServer(InferenceService(answering).methods(), identify, limits or GrpcLimits())
+    service = InferenceService(answering, metrics, ending)
+    server = GrpcServer(service.methods(), identify, limits or GrpcLimits())
     await server.start(sock)
     return server

@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from millpond import __version__
 from millpond.core.errors import NotFound, RequestError
 from millpond.server.grpc import messages
-from millpond.server.grpc.calls import Method, fail, reply
-from millpond.server.grpc.infer import Responses, outputs_of, parameters_of, tensors_of
+from millpond.server.grpc.calls import Method, reply
+from millpond.server.grpc.infer import Inference, Metrics, Responses, parse
 from millpond.server.grpc.sending import Stream
-from millpond.serving.metadata import model_metadata, server_metadata
-from millpond.serving.ports import Answer, Answering, InferRequest, Question, ServedModel
-from millpond.serving.protocol import request_of
+from millpond.serving.ports import Answering
+from millpond.serving.protocol.metadata import model_metadata, server_metadata
 
 _PATH = "/inference.GRPCInferenceService/"
 _HEALTH_PATH = b"/grpc.health.v1.Health/Check"
@@ -31,10 +28,16 @@ class InferenceService:
 
     Args:
         answering: What is asked.
+        metrics: Counts inferences.
+        ending: Whether the process is ending, and so not ready.
     """
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(
+        self, answering: Answering, metrics: Metrics | None = None, ending: Callable[[], bool] = lambda: False
+    ) -> None:
         self._answering = answering
+        self._metrics = metrics
+        self._ending = ending
         self._responses = Responses()
         self._live = messages.ServerLiveResponse(live=True).SerializeToString()
 
@@ -61,7 +64,9 @@ class InferenceService:
     # Health.
 
     def _ready(self) -> bool:
-        return all(each.state in ("READY", "UNLOADED") for each in self._answering.index())
+        """Ready when every model that is deployed can answer; also when there is none yet."""
+        deployed = self._answering.index()
+        return not self._ending() and all(each.state in ("READY", "UNLOADED") for each in deployed)
 
     def _server_live(self, stream: Stream, _user: str, _message: bytes) -> None:
         reply(stream, self._live)
@@ -108,7 +113,11 @@ class InferenceService:
         reply(stream, messages.RepositoryIndexResponse(models=models).SerializeToString())
 
     def _repository_load(self, stream: Stream, _user: str, message: bytes) -> None:
-        name = _model_name(parse(messages.RepositoryModelLoadRequest, message))
+        asked = parse(messages.RepositoryModelLoadRequest, message)
+        name = _model_name(asked)
+        if asked.parameters:
+            what = "a model is loaded as it was registered; the request gives parameters"
+            raise RequestError(what, where=f"model {name!r}", hint="register and deploy a version of its own")
         self._answering.load(name)
         reply(stream, messages.RepositoryModelLoadResponse(model_name=name, isLoaded=True).SerializeToString())
 
@@ -120,38 +129,7 @@ class InferenceService:
     # Inference.
 
     def _model_infer(self, stream: Stream, user: str, message: bytes) -> None:
-        asked = parse(messages.ModelInferRequest, message)
-        tensors, parameters, outputs = tensors_of(asked), parameters_of(asked.parameters), outputs_of(asked)
-        id = asked.id or None
-
-        def read(served: ServedModel) -> InferRequest:
-            return request_of(tensors, served, parameters, id, outputs, binary=True)
-
-        def done(request: InferRequest | None, answer: Answer | Exception) -> None:
-            if request is None or isinstance(answer, Exception):
-                return fail(stream, answer)
-            try:
-                encoded = self._responses.encode(request, answer)
-            except Exception as error:
-                return fail(stream, error)
-            return reply(stream, encoded)
-
-        model, version = asked.model_name, asked.model_version or None
-        self._answering.ask(Question(model, version, user, read, done, stream.deadline, stream.is_gone))
-
-
-def parse(kind: Any, message: bytes) -> Any:
-    """A message of a kind.
-
-    Raises:
-        RequestError: It is none.
-    """
-    try:
-        return kind.FromString(message)
-    except DecodeError as error:
-        raise RequestError(
-            f"the message is no {kind.DESCRIPTOR.name}", hint="use the messages of the Open Inference Protocol"
-        ) from error
+        Inference(stream, self._responses, self._metrics).ask(self._answering, user, message)
 
 
 def _tensor(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,19 @@ _CODES: tuple[tuple[type[MillpondError], int], ...] = (
     (Conflict, ABORTED),
 )
 
+#: The HTTP status that says the same; 500 is that of every other.
+_HTTP = {
+    OK: 200,
+    INVALID_ARGUMENT: 400,
+    DEADLINE_EXCEEDED: 504,
+    NOT_FOUND: 404,
+    PERMISSION_DENIED: 403,
+    RESOURCE_EXHAUSTED: 429,
+    ABORTED: 409,
+    UNAVAILABLE: 503,
+    UNAUTHENTICATED: 401,
+}
+
 #: Longest `grpc-message`, in bytes before it is encoded: clients refuse long trailers.
 _MESSAGE_BYTES = 1024
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
@@ -71,9 +84,19 @@ class Status(NamedTuple):
     http: int = 200
 
 
+def code_of(error: Exception) -> int:
+    """The status code that tells `error`."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), INTERNAL)
+
+
+def http_status(code: int) -> int:
+    """The HTTP status that says the same as a gRPC status code."""
+    return _HTTP.get(code, 500)
+
+
 def status_of(error: Exception) -> Status:
     """The status that tells `error`. An error of our own says what it says; of any other only its id is told."""
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), INTERNAL)
+    code = code_of(error)
     if isinstance(error, MillpondError):
         place = f" ({error.where})" if error.where else ""
         message = f"{error.what}{place}" + (f"; {error.hint}" if error.hint else "")

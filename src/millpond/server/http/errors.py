@@ -19,6 +19,7 @@ from millpond.core.errors import (
     Unavailable,
 )
 from millpond.core.ids import new_id
+from millpond.serving.protocol import error_body
 
 logger = logging.getLogger("millpond.serving")
 
@@ -63,30 +64,15 @@ def headers_of(status: int) -> bytes:
     return _HEADERS.get(status, b"")
 
 
-def error_body(error: Exception, status: int) -> bytes:
-    """The body that tells `error`: {"error", "type", "what", "where", "hint"}, and "id" where the log has the rest.
-
-    An error of our own says what it says; of any other only its id is told.
-    """
+def error_answer(error: Exception, status: int) -> bytes:
+    """The body that tells `error`; where the server is to blame, with an id under which the log has the rest."""
     if isinstance(error, Refusal):
         error = error.error
-    body: dict[str, object]
-    if isinstance(error, MillpondError):
-        body = {
-            "error": sentence(error),
-            "type": type(error).__name__,
-            "what": error.what,
-            "where": error.where,
-            "hint": error.hint,
-        }
-    else:
-        body = {"what": "an internal error", "where": "", "hint": "look for the id in the log of the server"}
-        body["error"] = f"an internal error; {body['hint']}"
-    if status == 500:
-        body["id"] = new_id("e")
-        body["error"] = f"{body['error']} [{body['id']}]"
-        logger.error("inference failed, error id %s", body["id"], exc_info=error)
-    return to_json(body)
+    if status != 500:
+        return error_body(error)
+    id = new_id("e")
+    logger.error("inference failed, error id %s", id, exc_info=error)
+    return error_body(error, id=id)
 
 
 def to_json(document: object) -> bytes:
@@ -95,9 +81,3 @@ def to_json(document: object) -> bytes:
         return orjson.dumps(document)
     except TypeError:
         return json.dumps(document, allow_nan=False).encode()
-
-
-def sentence(error: MillpondError) -> str:
-    """An error in one line."""
-    place = f" ({error.where})" if error.where else ""
-    return f"{error.what}{place}" + (f"; {error.hint}" if error.hint else "")

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from millpond.server.http.encoding import WORTH_COMPRESSING, compress
-from millpond.server.http.errors import Refusal, error_body, headers_of, status_of
+from millpond.server.http.errors import Refusal, error_answer, headers_of, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +122,7 @@ class Exchange:
         headers = headers_of(status)
         if isinstance(error, Refusal):
             headers += error.headers
-        self._finish(status, JSON, headers, error_body(error, status))
+        self._finish(status, JSON, headers, error_answer(error, status))
 
     @property
     def _wants_compression(self) -> bool:

@@ -70,7 +70,9 @@ class Inference:
             if _JSON_LENGTH in headers:
                 self._json_length = _length(headers[_JSON_LENGTH], len(exchange.body))
             seconds = most_seconds
-            stated = _stated(headers.get(_TIMEOUT)) or wire.timeout_of(exchange.body, self._json_length)
+            stated = _stated(headers[_TIMEOUT]) if _TIMEOUT in headers else None
+            if stated is None and b'"timeout"' in exchange.body:
+                stated = wire.timeout_of(exchange.body, self._json_length)
             deadline = exchange.started + most_seconds
             if stated is not None and stated < most_seconds:
                 seconds = stated
@@ -168,9 +170,7 @@ def _length(value: bytes, most: int) -> int:
     return int(text)
 
 
-def _stated(value: bytes | None) -> float | None:
-    if value is None:
-        return None
+def _stated(value: bytes) -> float:
     try:
         seconds = float(value)
     except ValueError:

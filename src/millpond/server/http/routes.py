@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -45,7 +45,7 @@ class Routes:
         *,
         most_seconds: float = 60.0,
         more_metrics: Callable[[], str] | None = None,
-        traffic: Callable[[], Mapping[str, Any]] | None = None,
+        traffic: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
         ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._answering = answering
@@ -108,6 +108,9 @@ class Routes:
                 return {
                     b"POST": lambda each: self._infer(each, Asked(model, version, wire.parse_infer, wire.format_infer))
                 }
+            case ["predict"]:
+                records = Asked(model, version, wire.parse_records, wire.format_records)
+                return {b"POST": lambda each: self._infer(each, records)}
         return None
 
     def _infer(self, exchange: Exchange, asked: Asked) -> None:
@@ -142,15 +145,8 @@ class Routes:
 
     def _index(self, exchange: Exchange) -> None:
         caller(exchange)
-        only_ready = _document(exchange).get("ready", False)
-        if not isinstance(only_ready, bool):
-            raise RequestError(f"ready is {only_ready!r}, expected a boolean", where="body", hint='{"ready": true}')
-        found = [
-            {"name": each.name, "version": each.version, "state": each.state, "reason": each.reason}
-            for each in self._answering.index()
-            if each.state == "READY" or not only_ready
-        ]
-        exchange.answer(to_json(found))
+        only_ready = wire.parse_index(exchange.body)
+        exchange.answer(to_json(wire.repository_index(self._answering.index(), ready=only_ready)))
 
     def _load(self, exchange: Exchange, model: str) -> None:
         caller(exchange)

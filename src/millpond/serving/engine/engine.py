@@ -63,6 +63,10 @@ class Versions(Protocol):
         """Whether a loaded version answers now."""
         ...
 
+    def opening(self) -> Sequence[ModelState]:
+        """Models that are deployed, and that this process does not answer for yet."""
+        ...
+
     def set_loaded(self, model: str, loaded: bool) -> None:
         """Note for all workers that a model is to be answered for, or not."""
         ...
@@ -132,7 +136,7 @@ class Engine:
 
     def index(self) -> Sequence[ModelState]:
         """See `serving.ports.Answering`."""
-        found = []
+        found = list(self._versions.opening())
         for model, deployed in sorted(self._deployed.items()):
             for number, loaded in sorted(deployed.versions.items()):
                 state = self._versions.states(model, loaded)
@@ -167,7 +171,11 @@ class Engine:
             )
         return found
 
-    def _no_model(self, model: str) -> NotFound:
+    def _no_model(self, model: str) -> NotFound | Unavailable:
+        for each in self._versions.opening():
+            if each.name == model:
+                what = f"model {model!r} cannot answer yet: {each.reason}"
+                return Unavailable(what, where=f"model {model!r}", hint="ask again in a moment")
         hint = did_you_mean(model, self._deployed, noun="models")
         return NotFound(f"there is no model {model!r} to ask", where="/v2/models", hint=hint)
 
@@ -302,7 +310,10 @@ class _Asked:
         def logged(error: Exception | None) -> None:
             self._logged(answer, error)
 
-        self._engine.log(record, logged)
+        try:
+            self._engine.log(record, logged)
+        except Exception as error:
+            question.done(request, error)
 
     def _refuse(self, error: Exception) -> None:
         """Tell the error; where a canary has failed, the live version answers instead."""

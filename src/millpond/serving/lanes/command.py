@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from millpond.serving.ports import ServedModel
@@ -24,4 +25,6 @@ def native_command(python: Path, directory: Path, served: ServedModel) -> tuple[
         "outputs": [[each.name, each.type, each.width] for each in served.outputs],
         "matrix": served.matrix,
     }
-    return (str(python), str(_NATIVE), str(directory), json.dumps(told))
+    # Another environment is not to see what this one's variables and user folder add to the path.
+    apart = () if python == Path(sys.executable) else ("-I", "-u")
+    return (str(python), *apart, str(_NATIVE), str(directory), json.dumps(told))

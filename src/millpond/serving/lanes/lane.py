@@ -13,6 +13,7 @@ from millpond.core import errors
 from millpond.core.capped_log import CappedLog
 from millpond.core.errors import MillpondError, Unavailable
 from millpond.serving.lanes.host import frame_of, rows_of
+from millpond.serving.lanes.keeper import Keeper
 from millpond.serving.lanes.ports import Done, LaneCounts, LaneLimits, LaneState, Reply
 from millpond.serving.lanes.process import LaneProcess
 from millpond.serving.lanes.waiting import Queue, Waiting, deadline_exceeded
@@ -60,36 +61,25 @@ class Lane:
         self._log = CappedLog(log) if log is not None else None
         self._loop = loop
         self._queue = Queue(name, self._limits)
-        self._process: LaneProcess | None = None
-        self._spare: LaneProcess | None = None
-        self._leaving: set[LaneProcess] = set()
+        self._keeper = Keeper(self._spawn, self, self._limits, self._running_loop)
         self._call: list[Waiting] = []
         self._number = 0
         self._called_at = 0.0
         self._killed_for_time = False
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None
-        self._starting: asyncio.TimerHandle | None = None
-        self._failures = self._failed_starts = self._failed_spares = 0
-        self._spare_from = 0.0
-        self._trouble = ("", "")
         self._closed = False
         self.counts = LaneCounts()
 
     @property
     def state(self) -> LaneState:
-        if self._closed:
-            return LaneState("stopped", "it was closed")
-        if self._process is not None and self._process.ready:
-            return LaneState("ready")
-        if self._trouble[0]:
-            return LaneState("failing", *self._trouble)
-        return LaneState("stopped") if self._process is None else LaneState("starting")
+        return self._keeper.state
 
     @property
     def pid(self) -> int | None:
         """Of the process that answers; None where there is none."""
-        return self._process.pid if self._process is not None else None
+        process = self._keeper.process
+        return process.pid if process is not None else None
 
     @property
     def waiting(self) -> int:
@@ -98,8 +88,9 @@ class Lane:
 
     def start(self) -> None:
         """Start the process, if it was not yet; the first request does so too."""
-        if self._process is None and self._starting is None and not self._closed:
-            self._start()
+        if not self._closed:
+            self._keeper.start()
+            self._tick_later()
 
     def submit(
         self,
@@ -114,13 +105,13 @@ class Lane:
         Args:
             rows: At least one; requests of equal column names share calls.
             done: Called once with the reply or an error; may be before this returns.
-            deadline: `time.monotonic()` at which the caller stops waiting, or None.
-            gone: Whether the caller has gone meanwhile; a request that then still waits is left.
+            deadline: `time.monotonic()` at which the caller stops waiting, or None. Noticed at most 0.05 s late.
+            gone: Whether the caller has gone meanwhile; a request that then still waits is not sent.
 
         Errors given to `done`:
             Overloaded: Too much waits already.
             DeadlineExceeded: The deadline passed, or the call took longer than a call may.
-            Unavailable: The process cannot be started, or the lane was closed, or the wait was too long.
+            Unavailable: The process cannot be started, the lane was closed, the wait was too long, the caller has gone.
             MillpondError: The model failed, or ended its process; names the version.
         """
         request = Waiting(rows, done, deadline, gone, time.monotonic() + self._limits.waiting_seconds)
@@ -129,9 +120,10 @@ class Lane:
             self._answer(request, refusal)
             return
         self._queue.add(request)
-        if self._process is None:
+        process = self._keeper.process
+        if process is None:
             self.start()
-        elif not self._call and not self._flushing and self._process.ready:
+        elif process.ready and not self._call and not self._flushing:
             self._flushing = True
             self._running_loop().call_soon(self._flush)
         if self._ticking is None:
@@ -144,22 +136,12 @@ class Lane:
         """
         self._closed = True
         until = time.monotonic() + grace
-        while (self._call or self._queue) and self._process is not None and time.monotonic() < until:
+        while (self._call or self._queue) and self._keeper.process is not None and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        if self._starting is not None:
-            self._starting.cancel()
-        error = Unavailable(f"{self._name} was stopped", where=self._name, hint="ask again in a moment")
         unanswered, self._call = [*self._call, *self._queue.empty()], []
         for request in unanswered:
-            self._answer(request, error)
-        processes = [each for each in (self._process, self._spare, *self._leaving) if each is not None]
-        for process in processes:
-            if process in self._leaving or not process.ready or unanswered:
-                process.kill("was stopped")
-            else:
-                process.close()
-        for process in processes:
-            await process.gone
+            self._answer(request, self._stopped())
+        await self._keeper.close(kill=bool(unanswered))
         if self._ticking is not None:
             self._ticking.cancel()
 
@@ -168,34 +150,9 @@ class Lane:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
-    def _refusal(self) -> Unavailable | None:
-        """Why no request can be taken now, or None."""
-        if self._closed:
-            return Unavailable(f"{self._name} was stopped", where=self._name, hint="ask again in a moment")
-        if self._failed_starts < self._limits.failed_starts:
-            return None
-        return self._not_starting()
-
-    def _not_starting(self) -> Unavailable:
-        return Unavailable(
-            f"{self._name} does not start: {self._trouble[0]}",
-            where=self._name,
-            hint="its log says more; it is tried again by itself",
-        )
-
-    # The process
-
-    def _start(self) -> None:
-        self._starting = None
-        if self._closed:
-            return
-        try:
-            self._process = self._spawn()
-        except OSError as error:
-            self._after_failed_start(f"its process cannot be started: {error}", "")
-        self._tick_later()
-
-    def _spawn(self) -> LaneProcess:
+    def _spawn(
+        self, *, heard: Callable[[LaneProcess, Frame], None], ended: Callable[[LaneProcess, str], None]
+    ) -> LaneProcess:
         self.counts.starts += 1
         return LaneProcess(
             self._command,
@@ -203,88 +160,47 @@ class Lane:
             directory=self._cwd,
             log=self._log,
             loop=self._running_loop(),
-            heard=self._heard,
-            ended=self._ended,
+            heard=heard,
+            ended=ended,
         )
 
-    def _heard(self, process: LaneProcess, frame: Frame) -> None:
-        if frame.kind == "ready" and not process.ready:
-            self._came_up(process)
-        elif frame.kind == "failed" and not process.ready:
-            if process is self._process:  # trying again soon would not help: whatever it lacks must change first
-                self._failed_starts = max(self._failed_starts, self._limits.failed_starts - 1)
-            process.kill(str((frame.meta or {}).get("what", "it cannot be loaded")))
-        elif process is self._process and self._call and frame.number == self._number:
+    # What the keeper tells
+
+    def came_up(self) -> None:
+        if not self._call:
+            self._keeper.change_over()
+        self._flush()
+
+    def answered(self, process: LaneProcess, frame: Frame) -> None:
+        if self._call and process is self._keeper.process and frame.number == self._number:
             self._finished(frame)
         else:
             process.kill(f"sent {frame.kind!r} when nobody asked")
 
-    def _came_up(self, process: LaneProcess) -> None:
-        limit, used = self._limits.memory_bytes, process.resident_bytes()
-        if limit is not None and used > limit:
-            process.kill(f"it takes {_megabytes(used)} when loaded, and may take {_megabytes(limit)}")
-            return
-        process.ready = True
-        if process is self._process:
-            self._failed_starts = 0
-            self._trouble = ("", "")
-        self._flush()
+    def does_not_start(self) -> None:
+        for request in self._queue.empty():
+            self._answer(request, self._not_starting())
 
-    def _ended(self, process: LaneProcess, how: str) -> None:
-        if process in self._leaving:
-            self._leaving.discard(process)
-        elif process is self._spare:
-            self._spare = None
-            self._failed_spares += 1
-            self._spare_from = time.monotonic() + self._limits.back_off.after(self._failed_spares)
-        elif process is self._process:
-            self._process, self._spare = self._spare, None
-            if process.ready:
-                self._after_crash(process, how)
-            else:
-                self._after_failed_start(how, process.log_tail)
-
-    def _after_failed_start(self, why: str, log_tail: str) -> None:
-        self._failed_starts += 1
-        self._trouble = (why, log_tail)
-        if self._failed_starts >= self._limits.failed_starts:
-            for request in self._queue.empty():
-                self._answer(request, self._not_starting())
-        self._start_later(self._limits.back_off.after(self._failed_starts))
-
-    def _after_crash(self, process: LaneProcess, how: str) -> None:
-        back_off = self._limits.back_off
-        self._trouble = (how, process.log_tail)
-        lived = time.monotonic() - process.began
-        self._failures = 1 if lived >= back_off.healthy else self._failures + 1
+    def crashed(self, how: str) -> None:
         call, self._call = self._call, []
         if self._killed_for_time:
             self._killed_for_time = False
             for request in call:
                 self._answer(request, self._took_too_long())
-        elif len(call) == 1:
-            self._answer(call[0], self._crashed(how))
         else:
-            self._try_alone(call)
-        if self._process is None:
-            self._start_later(back_off.after(self._failures - 1) if self._failures > 1 else 0.0)
-        else:
-            self._flush()
-
-    def _start_later(self, seconds: float) -> None:
-        if not self._closed and self._starting is None and self._process is None:
-            self._starting = self._running_loop().call_later(seconds, self._start)
+            self._failed(call, self._crashed(how))
+        self._tick_later()
+        self._flush()
 
     # Calls
 
     def _flush(self) -> None:
         """Begin the next call, if the process is free."""
         self._flushing = False
-        if self._call:
-            return
-        self._change_over()
-        process = self._process
-        while process is not None and process.ready and self._queue and not self._call:
+        while self._queue and not self._call:
+            process = self._keeper.change_over()
+            if process is None:
+                return
             call, left = self._queue.take()
             for request, reason in left:
                 self._answer(request, reason)
@@ -330,12 +246,10 @@ class Lane:
             start = stop
 
     def _failed(self, call: list[Waiting], error: Exception) -> None:
+        """The one that is guilty gets the error; of several, each is tried alone."""
         if len(call) == 1:
             self._answer(call[0], error)
-        else:
-            self._try_alone(call)
-
-    def _try_alone(self, call: list[Waiting]) -> None:
+            return
         again = [request for request in call if request.done is not None]
         for request in again:
             request.alone = True
@@ -351,15 +265,7 @@ class Lane:
             context = {"message": f"answering a request to {self._name} failed", "exception": error}
             self._running_loop().call_exception_handler(context)
 
-    def _change_over(self) -> None:
-        """Let a replacement that is ready take over; between two calls."""
-        if self._spare is not None and self._spare.ready and self._process is not None:
-            old, self._process, self._spare = self._process, self._spare, None
-            self._failed_spares = 0
-            self._leaving.add(old)
-            old.close()
-
-    # Time and memory
+    # Time
 
     def _tick_later(self) -> None:
         if self._ticking is None:
@@ -373,33 +279,31 @@ class Lane:
         for request in self._call:
             if request.done is not None and request.deadline is not None and now >= request.deadline:
                 self._answer(request, deadline_exceeded(self._name))
-        process = self._process
-        if process is not None and process.ready:
-            if self._call and now - self._called_at > self._limits.call_seconds:
-                self._killed_for_time = True
-                process.kill(f"took longer than {self._limits.call_seconds:g} s for one call")
-            elif not self._closed:
-                self._watch_memory(process, now)
-        for starting in (self._process, self._spare):
-            if starting is not None and not starting.ready and now - starting.began > self._limits.start_seconds:
-                starting.kill(f"it was not ready after {self._limits.start_seconds:g} s")
-        if self._call or self._queue or self._spare is not None or (self._process and not self._process.ready):
+        process = self._keeper.process
+        if process is not None and self._call and now - self._called_at > self._limits.call_seconds:
+            self._killed_for_time = True
+            process.kill(f"took longer than {self._limits.call_seconds:g} s for one call")
+        self._keeper.tick()
+        if self._call or self._queue or self._keeper.unsettled:
             self._tick_later()
 
-    def _watch_memory(self, process: LaneProcess, now: float) -> None:
-        limit, killed_from = self._limits.memory_bytes, self._limits.killed_from
-        if killed_from is None:
-            return
-        used = process.resident_bytes()
-        if used > killed_from:
-            process.kill(f"took {_megabytes(used)} of memory, and may take {_megabytes(killed_from)}")
-        elif limit is not None and used > limit and self._spare is None and now >= self._spare_from:
-            try:
-                self._spare = self._spawn()
-            except OSError:
-                self._spare_from = now + self._limits.back_off.longest
-
     # Errors
+
+    def _refusal(self) -> Unavailable | None:
+        """Why no request can be taken now, or None."""
+        if self._closed:
+            return self._stopped()
+        return self._not_starting() if self._keeper.hopeless else None
+
+    def _stopped(self) -> Unavailable:
+        return Unavailable(f"{self._name} was stopped", where=self._name, hint="ask again in a moment")
+
+    def _not_starting(self) -> Unavailable:
+        return Unavailable(
+            f"{self._name} does not start: {self._keeper.hopeless}",
+            where=self._name,
+            hint="its log says more; it is tried again by itself",
+        )
 
     def _error(self, told: Mapping[str, Any]) -> MillpondError:
         kind = getattr(errors, str(told.get("type", "")), None)
@@ -425,7 +329,3 @@ class Lane:
             where=self._name,
             hint="send fewer rows in one request; if that is no reason, roll back to an earlier version",
         )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / (1 << 20):.0f} MB"

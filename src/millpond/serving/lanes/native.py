@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.path and __file__.startswith(sys.path[0] + "/"):
     sys.path.pop(0)  # the folder of this file, whose names are nothing to the model
 
 import gc

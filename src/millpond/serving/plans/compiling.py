@@ -49,8 +49,11 @@ def compile_plan(estimator: Any, inputs: Mapping[str, str], task: str) -> Plan:
 
 
 def _order(estimator: Any, inputs: Mapping[str, str]) -> Mapping[str, str]:
-    """The inputs in the order that the estimator was fitted on."""
-    names = getattr(estimator, "feature_names_in_", None)
+    """The inputs as the first step counts them: a ColumnTransformer takes those that it was fitted on, by name."""
+    first = estimator
+    while type(first).__name__ == "Pipeline":
+        first = first.steps[0][1]
+    names = getattr(first, "feature_names_in_", None) if type(first).__name__ == "ColumnTransformer" else None
     if names is None or not all(isinstance(name, str) for name in names) or set(names) - set(inputs):
         return inputs
     return {name: inputs[name] for name in names}

@@ -9,6 +9,9 @@ import numpy as np
 from millpond.serving.plans.forest import Tree
 from millpond.serving.plans.symbols import Core, NotCompilable
 
+#: LightGBM's kZeroThreshold.
+_ZERO = float(np.float32(1e-35))
+
 
 def compile_lightgbm(booster: Any, about: str, tolerance: float = 0.0) -> Core:
     """The core of a booster: the trees up to its best iteration, summed as it sums them.
@@ -81,7 +84,7 @@ def _tree(root: dict[str, Any], group: int) -> Tree:
     categorical = [at for at, node in enumerate(nodes) if node.get("decision_type") == "=="]
     zero = np.array([node.get("missing_type") == "Zero" and at not in categorical for at, node in enumerate(nodes)])
     covers = [node.get("internal_count", node.get("leaf_count", 0)) for node in nodes]
-    numeric = [0.0 if at in categorical else float(node.get("threshold", 0)) for at, node in enumerate(nodes)]
+    numeric = [0.0 if at in categorical else _threshold(node) for at, node in enumerate(nodes)]
     return Tree(
         feature=np.array([node.get("split_feature", 0) for node in nodes], dtype=np.int64),
         threshold=np.array(numeric),
@@ -103,6 +106,14 @@ def _nan_goes_left(node: dict[str, Any]) -> bool:
     if node["missing_type"] == "None":
         return float(node["threshold"]) >= 0
     return bool(node["default_left"])
+
+
+def _threshold(node: dict[str, Any]) -> float:
+    """The threshold; numbers so near to zero that LightGBM takes them for it fall on the side of zero."""
+    value = float(node.get("threshold", 0))
+    if -_ZERO <= value < 0:
+        return float(np.nextafter(-_ZERO, -np.inf))
+    return _ZERO if 0 <= value < _ZERO else value
 
 
 def _words(categories: str) -> Any:

@@ -102,6 +102,7 @@ class Plan:
         self._pack = struct.Struct(f"{len(self._names)}d").pack_into
         self._row, self._result = memoryview(self._kernel.row.data).cast("B"), memoryview(self._kernel.result.data)
         self._run = self._kernel.score_one
+        self._nulls = False  # whether rows had nulls before: looking first is cheaper than an exception
 
     def encode(self, rows: Rows) -> Floats:
         """Rows as numbers: float64 (rows, inputs), C-contiguous; NaN for null, codes for strings.
@@ -149,9 +150,12 @@ class Plan:
             for index, known, other in self._texts:
                 given[index] = known.get(given[index], other)
         try:
+            if self._nulls and None in given:
+                given = [np.nan if value is None else value for value in given]
             self._pack(self._row, 0, *given)
         except struct.error:
             self._pack(self._row, 0, *self._numbers(given, values))
+            self._nulls = True
         refused = self._run()
         if refused:
             raise self._refusal(refused - 1, values[refused - 1])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from millpond.serving.ports import Answer, Explanation, InferRequest
+from millpond.serving.ports import Answer, InferRequest
 from millpond.serving.protocol.signature import (
     AS_OF,
     CONTRIBUTIONS,
@@ -25,14 +26,22 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; the offset is written as Z
 
 
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
+
+
 def instant_text(microseconds: int) -> str:
     """An instant, microseconds since 1970 UTC, as ISO 8601: "2013-12-01T08:00:00Z", as `format_instant` has it."""
-    return (_EPOCH + timedelta(microseconds=int(microseconds))).isoformat() + "Z"
+    seconds, part = divmod(microseconds, 1_000_000)
+    return f"{_second(seconds)}.{part:06d}Z" if part else f"{_second(seconds)}Z"
 
 
 def instant_texts(instants: Sequence[int]) -> list[str]:
     """Many instants as text; equal ones are written once."""
-    listed = instants.tolist() if isinstance(instants, np.ndarray) else instants
+    if len(instants) == 1:
+        return [instant_text(int(instants[0]))]
+    listed: Sequence[int] = instants.tolist() if isinstance(instants, np.ndarray) else instants
     if listed.count(listed[0]) == len(listed):
         return [instant_text(listed[0])] * len(listed)
     texts = {instant: instant_text(instant) for instant in set(listed)}
@@ -63,18 +72,22 @@ def response_parameters(request: InferRequest, answer: Answer) -> dict[str, str]
 def _tensor(spec: OutputSpec, answer: Answer, binary: bool) -> OutTensor:
     count = len(answer.ids)
     shape = (count, spec.width) if spec.width else (count,)
-    parameters: Mapping[str, Any] = NO_PARAMETERS
-    column: Column
+    explained = spec.name in (CONTRIBUTIONS, CONTRIBUTIONS_BASE) and answer.explanation is not None
+    parameters = {"unit": answer.explanation.unit} if explained and answer.explanation else NO_PARAMETERS
+    return OutTensor(spec.name, spec.datatype, shape, column_of(spec, answer), binary, parameters)
+
+
+def column_of(spec: OutputSpec, answer: Answer) -> Column:
+    """The values of an output: a row an element, a list or an array."""
     if spec.source:
-        column = answer.outputs[spec.source]
-    elif spec.name == PREDICTION_ID:
-        column = list(answer.ids)
-    elif spec.name == AS_OF:
-        column = instant_texts(answer.as_of)
-    elif spec.name in (CONTRIBUTIONS, CONTRIBUTIONS_BASE) and answer.explanation is not None:
-        explanation: Explanation = answer.explanation
-        column = explanation.contributions if spec.width else [explanation.base] * count
-        parameters = {"unit": explanation.unit}
-    else:
-        column = list(answer.answers or ())
-    return OutTensor(spec.name, spec.datatype, shape, column, binary, parameters)
+        return answer.outputs[spec.source]
+    if spec.name == PREDICTION_ID:
+        return answer.ids if isinstance(answer.ids, list) else list(answer.ids)
+    if spec.name == AS_OF:
+        return instant_texts(answer.as_of)
+    if answer.explanation is not None and spec.name == CONTRIBUTIONS:
+        contributions: Column = answer.explanation.contributions
+        return contributions
+    if answer.explanation is not None and spec.name == CONTRIBUTIONS_BASE:
+        return [answer.explanation.base] * len(answer.ids)
+    return answer.answers if isinstance(answer.answers, (list, np.ndarray)) else list(answer.answers or ())

@@ -1,4 +1,4 @@
-"""Inference requests and responses as REST has them: JSON, and binary tensors after it.
+"""Inference requests as REST has them: JSON, and binary tensors after it.
 
 Source: the Open Inference Protocol, version 2, and its binary tensor data extension,
 https://github.com/kserve/open-inference-protocol and https://github.com/triton-inference-server/server.
@@ -6,20 +6,15 @@ https://github.com/kserve/open-inference-protocol and https://github.com/triton-
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import orjson
 
 from millpond.core.errors import PayloadTooLarge, RequestError
-from millpond.serving.ports import Answer, InferRequest, ServedModel
+from millpond.serving.ports import InferRequest, ServedModel
 from millpond.serving.protocol.documents import load_json, parse_document
-from millpond.serving.protocol.outputs import output_tensors_of, response_parameters
 from millpond.serving.protocol.quick import quick_request
-from millpond.serving.protocol.raw import raw_bytes
 from millpond.serving.protocol.requests import MAX_ROWS
 from millpond.serving.protocol.signature import signature_of
-from millpond.serving.protocol.tensors import OutTensor
 from millpond.serving.rows import Rows
 
 #: Longest text that is read a second time for nothing but a better error text.
@@ -87,37 +82,3 @@ def _rounded(rows: Rows) -> bool:
         elif any(type(value) is float and abs(value) >= _ROUNDED for value in column):
             return True
     return False
-
-
-def format_infer(request: InferRequest, answer: Answer) -> tuple[bytes, list[bytes]]:
-    """The body that answers a request: JSON, and the binary data that follows it, one part an output that wants it.
-
-    Where there are such parts, the length of the JSON belongs into the header Inference-Header-Content-Length.
-    """
-    served = answer.served
-    document: dict[str, Any] = {"model_name": served.model, "model_version": str(served.version)}
-    if request.id is not None:
-        document["id"] = request.id
-    document["parameters"] = response_parameters(request, answer)
-    parts: list[bytes] = []
-    outputs: list[dict[str, Any]] = []
-    for tensor in output_tensors_of(request, answer):
-        shown: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-        if tensor.binary:
-            parts.append(raw_bytes(tensor))
-            shown["parameters"] = {**tensor.parameters, "binary_data_size": len(parts[-1])}
-        else:
-            if tensor.parameters:
-                shown["parameters"] = dict(tensor.parameters)
-            shown["data"] = _json_data(tensor)
-        outputs.append(shown)
-    document["outputs"] = outputs
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), parts
-
-
-def _json_data(tensor: OutTensor) -> Any:
-    """The elements of a tensor in one array, as JSON has them; NaN becomes null."""
-    column = tensor.column
-    if isinstance(column, np.ndarray):
-        return np.ascontiguousarray(column).reshape(-1)
-    return column

@@ -11,6 +11,7 @@ from millpond.serving.protocol.datatypes import DATATYPE_OF
 
 if TYPE_CHECKING:
     from millpond.serving.protocol.quick import Plan
+    from millpond.serving.protocol.responses import Template
 
 #: Names of outputs that are ours; a model's own output of such a name is announced as `output_<name>`.
 PREDICTION_ID = "prediction_id"
@@ -52,6 +53,7 @@ class Signature:
         matrices: Whether they are numbers that may all be null, so that nothing else is to be checked.
         matrix: See `ServedModel.matrix`.
         plans: How requests are read that came before, by their heads; see `quick`.
+        templates: Responses without their values, by the id of the outputs they are for; see `responses`.
         outputs: What is announced, in order.
         plain: The outputs of a request that says nothing of them.
         plain_names: Their names.
@@ -75,6 +77,7 @@ class Signature:
         self.matrices = self.numbers and not any(column.required for column in self.raws.values())
         self.matrix = served.matrix
         self.plans: dict[bytes, Plan] = {}
+        self.templates: dict[int, Template] = {}
         self.outputs = output_specs(served)
         self.plain = tuple(OutputWanted(each.name) for each in self.outputs)
         self.plain_names = frozenset(each.name for each in self.plain)

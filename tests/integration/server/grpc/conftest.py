@@ -119,9 +119,23 @@ def linear(matrix: np.ndarray) -> np.ndarray:
     return np.nan_to_num(matrix) @ weights
 
 
+class Counts:
+    """Keeps what is observed."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.seen: list[tuple[str, str, str, int, int]] = []
+
+    def observe(self, model, version, variant, code, rows, seconds) -> None:
+        assert 0 <= seconds < 60
+        self.seen.append((model, version, variant, code, rows))
+
+
 class Server:
     def __init__(self, limits: GrpcLimits) -> None:
         self.models = Linear()
+        self.counts = Counts()
+        self.ending = False
         self.loop = uvloop.new_event_loop()
         self.problems: list[dict] = []
         self.loop.set_exception_handler(lambda _loop, context: self.problems.append(context))
@@ -130,9 +144,13 @@ class Server:
         self.url = f"127.0.0.1:{sock.getsockname()[1]}"
         started = threading.Event()
 
+        async def serve():
+            told = {"metrics": self.counts, "ending": lambda: self.ending}
+            return await serve_grpc(self.models, self.identify, sock, limits, **told)
+
         def run() -> None:
             asyncio.set_event_loop(self.loop)
-            self.wire = self.loop.run_until_complete(serve_grpc(self.models, self.identify, sock, limits))
+            self.wire = self.loop.run_until_complete(serve())
             started.set()
             self.loop.run_forever()
             self.loop.run_until_complete(asyncio.sleep(0.02))

@@ -158,6 +158,44 @@ def test_the_repository(client):
         client.load_model("none", headers=HEADERS)
 
 
+def test_clients_built_for_kserve_name_the_model_first(server):
+    with grpc.insecure_channel(server.url) as channel:
+        for method in ("Unload", "Load"):
+            call = channel.unary_unary(f"/inference.GRPCInferenceService/RepositoryModel{method}")
+            assert call(b"\x0a\x05mixed", metadata=METADATA) == b"\x0a\x05mixed\x10\x01"
+            assert ("mixed" in server.models.unloaded) == (method == "Unload")
+
+
+def test_a_model_is_loaded_as_it_was_registered(client):
+    with pytest.raises(InferenceServerException, match="as it was registered"):
+        client.load_model("linear", config="{}", headers=HEADERS)
+
+
+def test_what_is_asked_is_counted(start):
+    server = start(deadline_seconds=0.1)
+    _, one = matrix_input(1)
+    _, many = matrix_input(7)
+    with triton.InferenceServerClient(server.url) as client:
+        client.infer("linear", [one], headers=HEADERS)
+        client.infer("linear", [many], "3", headers=HEADERS)
+        for model in ("none", "full", "mixed", "late"):
+            with pytest.raises(InferenceServerException):
+                client.infer(model, [one], headers=HEADERS)
+        server.until(lambda: len(server.counts.seen) == 6)
+        assert server.counts.seen == [
+            ("linear", "3", "live", 200, 1),
+            ("linear", "3", "live", 200, 7),
+            ("", "", "", 404, 0),
+            ("full", "3", "", 429, 0),
+            ("mixed", "3", "", 400, 0),
+            ("late", "3", "", 504, 0),
+        ]
+        assert server.counts.waiting == 0
+        assert client.is_server_ready()
+        server.ending = True
+        assert not client.is_server_ready()
+
+
 def test_health_by_grpcs_own_service(server):
     def encoded(service: str) -> bytes:
         return b"\x0a" + bytes((len(service),)) + service.encode() if service else b""

@@ -12,6 +12,13 @@ from millpond.server.grpc import frames
 from millpond.server.grpc.frames import frame, rst_stream, settings_frame, window_update
 
 
+def until(fact):
+    deadline = time.monotonic() + 5
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_call_is_answered(client):
     client.call(1, b"hello")
     body, fields = client.answer(1)
@@ -334,8 +341,7 @@ def test_slow_requests_greetings_and_idle_connections_end(start, wire):
         assert client.answer(1)[1]["grpc-status"] == "4"
         assert silent.goaway_code() == frames.PROTOCOL_ERROR
         assert client.goaway_code() == frames.NO_ERROR
-        time.sleep(0.05)
-        assert server.inside(lambda: server.server.connections) == 0
+    until(lambda: server.inside(lambda: server.server.connections) == 0)
 
 
 def test_silent_clients_are_asked_whether_they_are_there(start, wire):
@@ -357,10 +363,7 @@ def test_a_client_that_takes_nothing_is_cut_off_and_holds_nobody_up(start, wire)
         time.sleep(0.1)
         other.call(1, b"fine")
         assert other.answer(1)[0] == b"fine"
-        deadline = time.monotonic() + 5
-        while server.inside(lambda: server.server.connections) > 1 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert server.inside(lambda: server.server.connections) == 1
+        until(lambda: server.inside(lambda: server.server.connections) == 1)
 
 
 def test_a_client_whose_window_stays_shut_loses_the_stream(start, wire):
@@ -402,5 +405,19 @@ def test_a_drain_answers_what_was_asked_and_says_so(start, wire):
         server.inside(lambda: server.held.calls[0][0].answer(b"\x88", wire.message(b"done"), b"\x88"))
         assert client.answer(1)[0] == b"done"
         assert client.frame() is None
-        drained.join(5)
-        assert not drained.is_alive()
+    drained.join(5)
+    assert not drained.is_alive()
+
+
+def test_who_goes_on_after_the_end_is_cut_off(client):
+    client.send(ping(0, 1, bytes(8)))
+    assert client.goaway_code() == frames.PROTOCOL_ERROR
+
+    def cut_off():
+        try:
+            client.send(bytes(1000))
+        except OSError:
+            return True
+        return False
+
+    until(cut_off)

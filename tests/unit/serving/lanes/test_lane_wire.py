@@ -18,8 +18,11 @@ def travelled(frame: Frame) -> Frame:
 @pytest.mark.parametrize(
     ("column", "kind"),
     [
-        ([1.5, -0.0, float("inf")], "f"),
-        ([1, 2**62, -3], "i"),
+        ([1.5, -0.0, float("inf")] * 4, "f"),
+        ([1, 2**62, -3] * 4, "O"),
+        ([1, 2.5, 3] * 4, "O"),
+        ([1.0, None, 3.0] * 4, "O"),
+        ([0.1, -0.0, float("inf")], "O"),
         ([1, 2.5, 3], "O"),
         ([1.0, None, 3.0], "O"),
         ([None, 1, 2**60 + 1], "O"),
@@ -36,11 +39,13 @@ def travelled(frame: Frame) -> Frame:
     ],
 )
 def test_columns_travel_as_they_are(column: Any, kind: str) -> None:
-    told = Frame("call", 7, 3, ("a", "flag", "b"), (column, np.array([True, False, True]), [0.5, 1.5, 2.5]))
+    rows = len(column)
+    flags, floats = [True, False, True] * (rows // 3), [0.5] * rows
+    told = Frame("call", 7, rows, ("a", "flag", "b"), (column, np.array(flags), np.array(floats)))
     found = travelled(told)
-    assert (found.kind, found.number, found.rows, found.names) == ("call", 7, 3, ("a", "flag", "b"))
-    assert found.columns[1].tolist() == [True, False, True]
-    assert found.columns[2].tolist() == [0.5, 1.5, 2.5]
+    assert (found.kind, found.number, found.rows, found.names) == ("call", 7, rows, ("a", "flag", "b"))
+    assert found.columns[1].tolist() == flags
+    assert found.columns[2].tolist() == floats
     if kind == "O":
         assert found.columns[0] == (column if isinstance(column, list) else column.tolist())
     else:
