@@ -84,7 +84,7 @@ def peer(server: Server, folder: Path, model: str, loads: Sequence[Load], effort
     try:
         python = processes.peer(server.environment)
         case = Case.read(folder, model)
-        with tempfile.TemporaryDirectory(dir=folder) as name:
+        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as name:
             launch = server.launch(python, folder / "models" / model, Path(name), case)
             with _running(launch, folder) as tree, httpx.Client(timeout=30) as client:
                 ask = partial(bodies.missing, case, server.body, server.read, client, launch.url)

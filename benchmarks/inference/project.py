@@ -2,8 +2,8 @@
 
 `python -m benchmarks.inference.project make FOLDER` makes
 
-FOLDER/project     a Millpond project, ingested and trained: models `mixed`, `sampled`, which is the same with 1 % of its
-                   answers logged, `neighbours`, and `keyed`, whose second version answers 10 % of the requests
+FOLDER/project     a Millpond project, ingested and trained: models `mixed`, `sampled`, which is the same with 1 % of
+                   its answers logged, `neighbours`, and `keyed`, whose second version answers 10 % of the requests
 FOLDER/models      for every server: `lightgbm`, saved by MLflow, and copies of the versions `mixed`, `neighbours`
 FOLDER/cases       for each model JSON: names and types of columns, rows, and the probability of each by the model
 
