@@ -31,10 +31,12 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help="without any, all of them", metavar="NAME")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(BENCHMARKS)}; without any, all of them")
     parser.add_argument("--only", default="", help="servers of inference, such as Millpond,Triton")
     parser.add_argument("--quick", action="store_true", help="inference with short windows: does it run at all?")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in BENCHMARKS]:
+        parser.error(f"there is no {', '.join(unknown)}")
     options = {"only": [name for name in arguments.only.split(",") if name], "quick": arguments.quick}
     rows: list[dict[str, Any]] = []
     for name in arguments.names or BENCHMARKS:

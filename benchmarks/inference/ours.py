@@ -24,8 +24,14 @@ from benchmarks.inference.measure import EVERY, SMALL, Effort, Load, Measured, p
 
 NAME = "Millpond"
 WORKER = "millpond.server.worker"
-LOADS: dict[str, Sequence[Load]] = {"lightgbm": EVERY, "keyed": SMALL, "mixed": EVERY, "neighbours": EVERY}
-_AGAIN = 30.0  # seconds that each model has to answer, also after the serving process was killed
+LOADS: dict[str, Sequence[Load]] = {
+    "lightgbm": EVERY,
+    "keyed": SMALL,
+    "mixed": EVERY,
+    "sampled": SMALL,
+    "neighbours": EVERY,
+}
+_AGAIN = 60.0  # seconds that each model has to answer, also after the serving process was killed
 
 
 @dataclass
@@ -48,8 +54,8 @@ def measure(folder: Path, models: Sequence[str], effort: Effort) -> tuple[list[M
     found, worker = [Measured(NAME, model) for model in models], Worker()
     try:
         with _up(folder) as (tree, url, token), _client(token) as client:
-            for measured in found:
-                _model(measured, folder, tree, url, token, client, effort)
+            for index, measured in enumerate(found):
+                _model(measured, folder, tree, url, token, client, effort, asked=index > 0)
             first = next((each.model for each in found if not each.reason), None)
             if first is not None:
                 _worker(worker, Case.read(folder, first), tree, _address(url, first), client)
@@ -62,12 +68,21 @@ def measure(folder: Path, models: Sequence[str], effort: Effort) -> tuple[list[M
 
 
 def _model(
-    measured: Measured, folder: Path, tree: Tree, url: str, token: str, client: httpx.Client, effort: Effort
+    measured: Measured,
+    folder: Path,
+    tree: Tree,
+    url: str,
+    token: str,
+    client: httpx.Client,
+    effort: Effort,
+    *,
+    asked: bool,
 ) -> None:
     case, address = Case.read(folder, measured.model), _address(url, measured.model)
     body, read = bodies.open_inference, bodies.read_tensors
     try:
-        measured.ready = wait(tree, partial(bodies.missing, case, body, read, client, address), _AGAIN)
+        ready = wait(tree, partial(bodies.missing, case, body, read, client, address), _AGAIN)
+        measured.ready = 0.0 if asked else ready
         bodies.check(case, body, read, client, address)
         press(measured, tree, address, bodies.write(folder, case, body), LOADS[measured.model], effort, token)
     except (SystemExit, subprocess.SubprocessError, httpx.HTTPError) as failed:

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.inference.project make FOLDER` makes
 
-FOLDER/project     a Millpond project, ingested and trained: models `mixed`, `neighbours`, `keyed` (two versions)
+FOLDER/project     a Millpond project, ingested and trained: models `mixed`, `sampled`, which is the same with 1 % of
+                   its answers logged, `neighbours`, and `keyed`, whose second version answers 10 % of the requests
 FOLDER/models      for every server: `lightgbm`, saved by MLflow, and copies of the versions `mixed`, `neighbours`
 FOLDER/cases       for each model JSON: names and types of columns, rows, and the probability of each by the model
 
@@ -25,7 +26,7 @@ from typing import Any
 from benchmarks import processes
 
 WIDTH, TREES, LEAVES = 30, 200, 31
-ROWS, EXAMPLES, FEW = 1_000, 20_000, 3_000  # rows in a case; examples of the models
+ROWS, EXAMPLES, VISITS, FEW = 1_000, 20_000, 10_000, 3_000  # rows in a case; examples of the models
 ACCOUNTS, PAYMENTS, QUESTIONS = 2_000, 5, 10_000
 STRINGS = {"city": 200, "shop": 50, "kind": 12, "brand": 5}
 NUMBERS = [f"n{index}" for index in range(10)]
@@ -43,6 +44,7 @@ def make(folder: Path) -> None:
         frame = _visits(99, ROWS)[inputs]
         answers = probabilities(directory, frame.astype({"member": float}))
         _case(folder, name, {each: TYPES[each] for each in inputs}, _records(frame), answers)
+    shutil.copy(folder / "cases" / "mixed.json", folder / "cases" / "sampled.json")
     _keyed(folder)
 
 
@@ -122,7 +124,7 @@ def _history(today: datetime) -> tuple[Any, Any]:
 def _project(folder: Path) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     payments, questions = _history(today)
-    tables = {"visits": _visits(2, EXAMPLES), "few": _visits(4, FEW), "payments": payments, "asked": questions}
+    tables = {"visits": _visits(2, VISITS), "few": _visits(4, FEW), "payments": payments, "asked": questions}
     for name, frame in tables.items():
         frame.to_parquet(folder / f"{name}.parquet", index=False)
     (folder / "millpond.toml").write_text('[project]\nname = "inference"\n')

@@ -19,8 +19,11 @@ habits = mp.Features(
     **{f"x{index}": mp.latest(f"x{index}") for index in range(18)},
 )
 
-mixed = mp.Model(  # what a person gets who chooses nothing
-    "mixed", task=mp.Classification(label="bought"), examples=visits, inputs=[*NUMBERS, *STRINGS, "member"]
+mixed, sampled = (  # what a person gets who chooses nothing, and the same with few of its answers logged
+    mp.Model(
+        name, task=mp.Classification(label="bought"), examples=visits, inputs=[*NUMBERS, *STRINGS, "member"], log=log
+    )
+    for name, log in (("mixed", mp.PredictionLog()), ("sampled", mp.PredictionLog(sample=0.01)))
 )
 neighbours = mp.Model(
     "neighbours",

@@ -82,13 +82,20 @@ def _mlflow(python: str, model: Path, _: Path, __: bodies.Case) -> Launch:
     return Launch(command, f"http://127.0.0.1:{port}/invocations", _path(python))
 
 
-def _program(name: str) -> Callable[[str, Path, Path, bodies.Case], Launch]:
-    def launch(python: str, model: Path, _: Path, __: bodies.Case) -> Launch:
+def _ray(folder: Path) -> dict[str, str]:
+    """Where Ray keeps its files, patience with a single core, and nothing sent or written elsewhere."""
+    patience = {"RAY_raylet_start_wait_time_s": "120", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+    return {"BENCHMARK_FOLDER": str(folder), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", **patience}
+
+
+def _program(
+    name: str, more: Callable[[Path], Mapping[str, str]] = lambda _: {}
+) -> Callable[[str, Path, Path, bodies.Case], Launch]:
+    def launch(python: str, model: Path, folder: Path, _: bodies.Case) -> Launch:
         [port] = free_ports(1)
         path = "v2/models/model/infer" if name == "kserve_model" else "predict"
         command = [python, "-m", f"benchmarks.inference.peers.{name}", str(model), str(port)]
-        variables = {**_path(python), "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
-        return Launch(command, f"http://127.0.0.1:{port}/{path}", variables)
+        return Launch(command, f"http://127.0.0.1:{port}/{path}", {**_path(python), **more(folder)})
 
     return launch
 
@@ -171,7 +178,7 @@ def hello(program: str) -> Callable[[], Launch]:
     return launch
 
 
-HELLOS = {"hello, ASGI": hello("hello_asgi"), "hello, Protocol": hello("hello_protocol")}
+HELLOS = {"hello on ASGI": hello("hello_asgi"), "hello on a Protocol": hello("hello_protocol")}
 _V2 = (bodies.open_inference, bodies.read_tensors)
 _PYFUNC = (bodies.open_inference_numbers, bodies.read_tensors)
 _LIGHTGBM, _MLFLOW = "mlserver_lightgbm.LightGBMModel", "mlserver_mlflow.MLflowRuntime"
@@ -184,6 +191,6 @@ SERVERS = [
     Server("kserve", "kserve", _program("kserve_model"), *_V2),
     Server("LitServe", "litserve", _program("litserve_api"), bodies.plain, bodies.read_predictions),
     Server("BentoML", "bentoml", _bentoml, bodies.wrapped, bodies.read_predictions),
-    Server("Ray Serve", "ray", _program("ray_deployment"), bodies.plain, bodies.read_predictions),
+    Server("Ray Serve", "ray", _program("ray_deployment", _ray), bodies.plain, bodies.read_predictions),
     Server("mlflow", "mlflow", _mlflow, bodies.mlflow_scoring, bodies.read_predictions),
 ]

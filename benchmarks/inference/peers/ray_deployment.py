@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ class Answers:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        environment = {"env_vars": {"PYTHONPATH": str(Path.cwd())}}
-        ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, _temp_dir=folder, runtime_env=environment)
-        serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, proxy_location="HeadOnly")
-        serve.run(Answers.bind(sys.argv[1]), route_prefix="/predict")
-        threading.Event().wait()
+    environment = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+    files = os.environ["BENCHMARK_FOLDER"]
+    ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, _temp_dir=files, runtime_env=environment)
+    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, proxy_location="HeadOnly")
+    serve.run(Answers.bind(sys.argv[1]), route_prefix="/predict")
+    threading.Event().wait()
