@@ -63,7 +63,7 @@ class TestProtocol:
         document = client.get("/v2").json()
         assert document["name"] == "millpond"
         assert isinstance(document["version"], str)
-        assert document["extensions"] == []
+        assert set(document["extensions"]) == {"binary_tensor_data", "model_repository", "parameters"}
 
     @pytest.mark.parametrize("path", ["/v2/models/late_arrival", "/v2/models/late_arrival/versions/3"])
     def test_model_metadata(self, client: httpx.Client, path: str) -> None:

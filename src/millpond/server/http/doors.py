@@ -16,7 +16,6 @@ from millpond.server.credentials import OPEN_ROUTES, USER_HEADER, presented_toke
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
     from millpond.access.ports import Authenticator
     from millpond.server.http.exchange import Exchange
