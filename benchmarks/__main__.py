@@ -1,7 +1,11 @@
-"""`python -m benchmarks`: run every benchmark and write `benchmarks/RESULTS.md`."""
+"""`python -m benchmarks`: run every benchmark and write `benchmarks/RESULTS.md`.
+
+`python -m benchmarks online walk` runs some, and prints what they show; `inference` alone takes options of its own.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import feature_store, growth, online, serving, training_set, walk
+from benchmarks.inference import run as inference
 
 BENCHMARKS = {
     "training_set": training_set,
@@ -19,16 +24,22 @@ BENCHMARKS = {
     "growth": growth,
     "walk": walk,
     "serving": serving,
+    "inference": inference,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(BENCHMARKS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help="without any, all of them", metavar="NAME")
+    parser.add_argument("--only", default="", help="servers of inference, such as Millpond,Triton")
+    parser.add_argument("--quick", action="store_true", help="inference with short windows: does it run at all?")
+    arguments = parser.parse_args()
+    options = {"only": [name for name in arguments.only.split(",") if name], "quick": arguments.quick}
     rows: list[dict[str, Any]] = []
-    for name in wanted:
+    for name in arguments.names or BENCHMARKS:
         print(f"running {name} ...", file=sys.stderr, flush=True)
-        rows += BENCHMARKS[name].run()
+        rows += inference.run(**options) if name == "inference" else BENCHMARKS[name].run()
     text = page(rows)
     print(text)
     if not sys.argv[1:]:
@@ -50,15 +61,16 @@ def page(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         goal = "" if row["goal"] is None else f"{'≤' if row.get('at_most', True) else '≥'} {row['goal']:g}"
-        lines.append(
-            f"| {row['name']} | {number(row['value'])} {row['unit']} | {goal} | {verdict(row)} | {row['note']} |"
-        )
+        value = "" if row["value"] is None else f"{number(row['value'])} {row['unit']}"
+        lines.append(f"| {row['name']} | {value} | {goal} | {verdict(row)} | {row['note'].replace('|', '/')} |")
     return "\n".join(lines) + "\n"
 
 
 def verdict(row: dict[str, Any]) -> str:
     if row["goal"] is None:
         return ""
+    if row["value"] is None:
+        return "not measured"
     reached = row["value"] <= row["goal"] if row.get("at_most", True) else row["value"] >= row["goal"]
     return "yes" if reached else "**no**"
 

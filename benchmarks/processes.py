@@ -20,9 +20,24 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = 2
+_MODELS = ("lightgbm>=4.7,<4.8", "scikit-learn>=1.9,<1.10", "pandas", "cloudpickle")
 PEERS = {  # what cannot live in the project's own environment, because of older libraries, or need not
     "feast": ("feast[duckdb,redis]>=0.67,<0.68", "duckdb>=1.5,<2", "sqlglot<30.18"),
     "polars": ("polars>=2.1,<3", "pyarrow>=21"),
+    "mlflow": ("mlflow>=3.17,<3.18", *_MODELS),
+    "bentoml": ("bentoml==1.4.39", *_MODELS),  # 1.4.40 wants a newer certifi than others allow
+    "litserve": ("litserve>=0.2,<0.3", *_MODELS),
+    "kserve": ("kserve>=0.21,<0.22", *_MODELS, "pandas<3"),
+    "ray": ("ray[serve]>=2.50,<3", *_MODELS),
+    "mlserver": (  # a newer uvloop ends its worker processes
+        "mlserver==1.7.1",
+        "mlserver-lightgbm==1.7.1",
+        "mlserver-mlflow==1.7.1",
+        "mlflow>=3.17,<3.18",
+        "uvloop<0.22",
+        *_MODELS,
+    ),
+    "triton": ("nvidia-pytriton>=0.7,<0.8", *_MODELS, "pandas<3", "numpy<2"),  # brings the binary of the server
 }
 
 

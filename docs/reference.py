@@ -40,8 +40,9 @@ GROUPS = {
         "request_features",
         "col",
     ],
-    "Models": ["Model", "Classification", "Regression", "Split", "Tune"],
+    "Models": ["Model", "Classification", "Regression", "Split", "Tune", "PredictionLog"],
     "Gates": ["at_least", "at_most", "beats_baseline", "beats_champion", "no_skew"],
+    "Releases": ["Release", "max_errors", "max_latency", "max_difference", "live_metric"],
     "A project in Python": ["open"],
 }
 

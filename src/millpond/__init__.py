@@ -34,7 +34,8 @@ from millpond.definitions.features import (
     sum,
 )
 from millpond.definitions.gates import at_least, at_most, beats_baseline, beats_champion, no_skew
-from millpond.definitions.models import Classification, Model, Regression, Split, Tune
+from millpond.definitions.models import Classification, Model, PredictionLog, Regression, Split, Tune
+from millpond.definitions.release import Release, live_metric, max_difference, max_errors, max_latency
 from millpond.definitions.tables import Table, sql_table, table
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ __all__ = [
     "Features",
     "MillpondError",
     "Model",
+    "PredictionLog",
     "Regression",
+    "Release",
     "Split",
     "Table",
     "Tune",
@@ -83,7 +86,11 @@ __all__ = [
     "fresh",
     "in_range",
     "latest",
+    "live_metric",
     "max",
+    "max_difference",
+    "max_errors",
+    "max_latency",
     "mean",
     "min",
     "no_skew",

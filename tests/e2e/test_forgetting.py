@@ -25,15 +25,15 @@ def test_forgetting_a_customer(walked):
     assert told["online"] > 0
     assert told["rows"]["orders"] == 25
     assert told["rows"]["priced"] == 26
-    assert told["rows"]["millpond.predictions"] == 1
+    assert told["rows"]["predictions.returned"] == 1
     assert any(each.startswith("priced@") for each in told["pinned"]), "the version pins what it was trained on"
     assert told["sources"] == ["orders.csv"]
     platform = open_project(walked.folder)
     with platform.engine() as engine:
-        for table in ("orders", "priced", "events.priced", "millpond.predictions"):
+        for table in ("orders", "priced", "events.priced", "predictions.returned"):
             relation = engine.scan(platform.lake.snapshot(table))
-            column = "request LIKE '%\"c1\"%'" if "predictions" in table else "customer_id = 'c1'"
-            assert engine.rows(f"SELECT count(*) FROM {relation} WHERE {column}") == [(0,)]
+            column = "request__customer_id" if "predictions" in table else "customer_id"
+            assert engine.rows(f"SELECT count(*) FROM {relation} WHERE {column} = 'c1'") == [(0,)]
     assert (
         "Unknown customer: 'c1'"
         in walked.refused("predict", "returned", "customer_id=c1", "category=books", "amount=2", code=6)["what"]

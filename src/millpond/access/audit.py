@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, insert, select, update  # noqa: TID253
+from sqlalchemy import Connection, Engine, Row, insert, select, update  # noqa: TID253
 
 from millpond.access.database import reading, writing
 from millpond.access.ports import AuditEntry, Verdict
@@ -33,20 +33,7 @@ class SqlAuditLog:
         self, who: str, action: str, object: str, why: str = "", details: Mapping[str, Any] | None = None
     ) -> AuditEntry:
         with writing(self._engine) as connection:
-            sequence, previous = connection.execute(select(audit_head.c.sequence, audit_head.c.hash)).one()
-            values: dict[str, Any] = {
-                "sequence": sequence + 1,
-                "at": now(),
-                "who": who,
-                "action": action,
-                "object": object,
-                "why": why,
-                "details": dict(details or {}),
-            }
-            chained = _chain(values, previous)
-            connection.execute(insert(audit).values(**values, previous_hash=previous, hash=chained))
-            connection.execute(update(audit_head).values(sequence=sequence + 1, hash=chained))
-        return AuditEntry(**values, hash=chained)
+            return append_in(connection, who, action, object, why, details)
 
     def entries(self, limit: int = 100, before: int | None = None) -> list[AuditEntry]:
         query = select(audit).order_by(audit.c.sequence.desc()).limit(limit)
@@ -74,6 +61,31 @@ class SqlAuditLog:
         if head.sequence != expected - 1 or head.hash != previous:
             return _broken(expected, previous, f"the log ends at {expected - 1}; {head.sequence} were written")
         return Verdict(True, expected - 1, previous)
+
+
+def append_in(
+    connection: Connection,
+    who: str,
+    action: str,
+    object: str,
+    why: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> AuditEntry:
+    """Append an entry within a writing transaction, so that it is there if and only if what it tells is."""
+    sequence, previous = connection.execute(select(audit_head.c.sequence, audit_head.c.hash)).one()
+    values: dict[str, Any] = {
+        "sequence": sequence + 1,
+        "at": now(),
+        "who": who,
+        "action": action,
+        "object": object,
+        "why": why,
+        "details": dict(details or {}),
+    }
+    chained = _chain(values, previous)
+    connection.execute(insert(audit).values(**values, previous_hash=previous, hash=chained))
+    connection.execute(update(audit_head).values(sequence=sequence + 1, hash=chained))
+    return AuditEntry(**values, hash=chained)
 
 
 def _broken(sequence: int, head: str, problem: str) -> Verdict:

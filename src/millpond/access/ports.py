@@ -134,7 +134,7 @@ class AppliedDefinition:
 
     Attributes:
         sequence: Orders everything that was applied: 1, 2, 3 ...
-        kind: "table", "view", "request_features" or "model".
+        kind: "table", "view", "request_features", "model" or "release" (how a model's versions take over).
         name: The object's name.
         number: The version: 1 is the first meaning that the object had, 2 the next; a meaning that it had before is
             the version that it was then. None where the object was no longer declared.
@@ -190,3 +190,57 @@ class DefinitionWriter(Protocol):
             What was put on record; empty where everything was in force already.
         """
         ...
+
+
+@dataclass(frozen=True)
+class ReleaseRecord:
+    """One time that a version took over from another, or was meant to.
+
+    Attributes:
+        id: Grows.
+        model: The model's name.
+        version: The version that takes over.
+        against: The live version when it began; None where none was.
+        kind: "release", "promotion" (at once) or "rollback" (to a version that was live before).
+        plan: How, as plain JSON.
+        state: Where it is, such as "stepping".
+        step: 0 before the first.
+        share: Of the requests that the version answers.
+        active: Whether it still needs something; at most one release of a model is.
+        who: Who began it.
+        why: Why.
+        started_at: UTC.
+        step_started_at: When the present step began; UTC.
+        ended_at: UTC, or None.
+        counted: What serving processes counted in the present step, plain JSON by process.
+        findings: What the rules said last, plain JSON.
+    """
+
+    id: int
+    model: str
+    version: int
+    against: int | None
+    kind: str
+    plan: Mapping[str, Any]
+    state: str
+    step: int
+    share: float
+    active: bool
+    who: str
+    why: str
+    started_at: datetime
+    step_started_at: datetime
+    ended_at: datetime | None
+    counted: Mapping[str, Any]
+    findings: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class AuditNote:
+    """What goes into the audit log together with a change; see `AuditEntry`."""
+
+    who: str
+    action: str
+    object: str
+    why: str
+    details: Mapping[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from sqlalchemy import (  # noqa: TID253
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -20,6 +21,7 @@ from sqlalchemy import (  # noqa: TID253
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
 )
 
 
@@ -120,4 +122,28 @@ applied_definitions = Table(
     Column("code_commit", String(64)),
     Column("code_dirty", Boolean, nullable=False),
     Index("applied_definitions_of_object", "kind", "name", "sequence"),
+)
+
+#: `active` is true or null, never false: so that one release of a model is active at most.
+releases = Table(
+    "releases",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(100), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("against", Integer),
+    Column("kind", String(20), nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("share", Float, nullable=False),
+    Column("active", Boolean),
+    Column("who", String(100), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("step_started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("counted", JSON, nullable=False),
+    Column("findings", JSON, nullable=False),
+    UniqueConstraint("model", "active", name="one_active_release_of_a_model"),
 )

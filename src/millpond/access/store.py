@@ -14,6 +14,7 @@ from millpond.access.audit import SqlAuditLog
 from millpond.access.database import open_database, reading, writing
 from millpond.access.definition_log import SqlDefinitionLog
 from millpond.access.ports import Identity, IdentityKind, IssuedToken, Token
+from millpond.access.release_log import SqlReleases
 from millpond.access.schema import identities, login_codes, sessions, tokens
 from millpond.access.secrets import digest, new_secret, new_token, shown_prefix
 from millpond.core.errors import Conflict, NotFound, RequestError
@@ -35,6 +36,7 @@ class AccessStore:
         self._engine = engine
         self.audit = SqlAuditLog(engine)
         self.definitions = SqlDefinitionLog(engine)
+        self.releases = SqlReleases(engine)
 
     @classmethod
     def open(cls, database: Path) -> AccessStore:

@@ -21,6 +21,7 @@ from millpond.cli import (
     model,
     plan,
     predict,
+    register,
     skew,
     status,
     table,
@@ -57,7 +58,7 @@ def _options(
     context.obj = Session(project, profile)
 
 
-for _command in (init, ingest, check, plan, train, deploy, up, predict, trace, skew, status, audit):
+for _command in (init, ingest, check, plan, train, register, deploy, up, predict, trace, skew, status, audit):
     app.command(_command.__name__.rpartition(".")[2])(_command.command)
 for _noun in (table, feature, model, token):
     app.add_typer(_noun.app, name=_noun.__name__.rpartition(".")[2])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from millpond.cli.output import Output, failures, grid
 from millpond.cli.session import Json, session
+from millpond.core.errors import NotFound
 from millpond.platform.tiers import tier_of
+
+if TYPE_CHECKING:
+    from millpond.registry.mlflow_store import MLflowStore
+    from millpond.registry.ports import Version
 
 app = typer.Typer(help="Models and their versions.", no_args_is_help=True)
 
@@ -24,6 +30,13 @@ def list_models(context: typer.Context, json: Json = False) -> None:
         output.data(versions, grid("version", "aliases", "trained", "by", rows=rows))
 
 
+def _report(store: MLflowStore, version: Version) -> Path | None:
+    try:
+        return store.report(version)
+    except NotFound:  # registered, not trained
+        return None
+
+
 @app.command()
 def show(
     context: typer.Context,
@@ -37,11 +50,11 @@ def show(
         platform = session(context).open(output)
         store = platform.store
         found = store.version(name, int(version) if version.isdigit() else version)
-        lineage, report, tier = store.lineage(found), store.report(found), tier_of(platform, found)
+        lineage, report, tier = store.lineage(found), _report(store, found), tier_of(platform, found)
         facts = [
             ("trained", f"{found.created_at:%Y-%m-%d %H:%M} UTC by {found.created_by}"),
             ("aliases", ", ".join(found.aliases)),
-            ("training set", f"{lineage.training_set}@{lineage.training_set_snapshot}"),
+            ("training set", f"{lineage.training_set}@{lineage.training_set_snapshot}" if lineage.training_set else ""),
             *((f"table {table}", str(snapshot)) for table, snapshot in lineage.sources.items()),
             ("code", (lineage.code.commit or "no commit") + (" + uncommitted" if lineage.code.dirty else "")),
             ("served", f"{tier.tier}: {tier.why}"),

@@ -12,7 +12,7 @@ from millpond.cli.session import Json, session
 from millpond.definitions.changes import in_words
 
 if TYPE_CHECKING:
-    from millpond.platform.consequences import Plan
+    from millpond.platform.consequences import Plan, ReleaseEffect
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -63,6 +63,7 @@ def _lines(plan: Plan) -> Iterator[str]:
             for each in plan.models
         ),
     )
+    yield from _section("Releases:", (_release(each) for each in plan.releases))
     yield from _section("Online values:", (f"{each.action} {each.view} ({each.because})" for each in plan.online))
     yield from _section("Versions that answer, and go on as they were trained:", _deployed(plan))
 
@@ -79,6 +80,11 @@ def _deployed(plan: Plan) -> Iterator[str]:
         yield f"{each.model}/{each.version}" + (f" with {'; '.join(kept)}" if kept else "")
         for table in each.tables:
             yield f"  reads table {table}, whose definition is another than it was trained with"
+
+
+def _release(each: ReleaseEffect) -> str:
+    how = "are released as declared" if each.declared else "are promoted as soon as their gates pass"
+    return f"{each.model}: its next versions {how}; nothing is trained for it"
 
 
 def _versions(version: int | None, becomes: int | None) -> str:

@@ -34,7 +34,14 @@ def command(
             *((f"table {each.table}", f"snapshot {each.snapshot_id}") for each in receipt.snapshots),
         ]
         features = [
-            (each.name, _short(each.value), each.visible_since, each.rows, each.table or "request", each.recomputed)
+            (
+                each.name,
+                "(redacted)" if each.name in receipt.redacted else _short(each.value),
+                each.visible_since,
+                each.rows,
+                each.table or "request",
+                each.recomputed,
+            )
             for each in receipt.inputs
         ]
         columns = ("input", "value", "visible since", "rows", "from", "recomputed equal")

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from millpond.access.ports import AuditReader
 from millpond.console import forms
 from millpond.console.charts import metric_line
+from millpond.console.releases import ReleasePages
 from millpond.console.rendering import page
 from millpond.console.skew import SkewPages
 from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
@@ -56,6 +57,7 @@ class Console:
             Route("/models/{model}/versions/{number:int}/report", self.report, methods=["GET"]),
             Route("/models/{model}/versions/{number:int}/promote", self.promote, methods=["POST"]),
             *SkewPages(self.reader, self.operations).routes(),
+            *ReleasePages(self.reader, self.operations).routes(),
             Route("/predictions", self.predictions, methods=["GET"]),
             Route("/predictions/{id}", self.receipt, methods=["GET"]),
             Route("/audit", self.audit_log, methods=["GET"]),
@@ -125,7 +127,7 @@ class Console:
     ) -> Response:
         template = "pieces/predict.html" if "hx-request" in request.headers else "model.html"
         chart = metric_line(model.versions, model.summary.metric)
-        return page(request, template, status, model=model, form=form, answer=answer, chart=chart)
+        return page(request, template, status, model=model, form=form, answer=answer, chart=chart, problem="")
 
     def _predict(self, request: Request, sent: dict[str, str]) -> Response:
         model = self.reader.model(request.path_params["model"])

@@ -12,7 +12,7 @@ from millpond.definitions.models import Model
 from millpond.definitions.project import Definitions
 from millpond.definitions.tables import Table
 
-Kind = Literal["table", "view", "request_features", "model"]
+Kind = Literal["table", "view", "request_features", "model", "release"]
 
 #: Plain JSON: what an object's `describe()` says, read back from JSON.
 Meaning = Mapping[str, Any]
@@ -35,9 +35,10 @@ Meanings = Mapping[Key, Meaning]
 
 
 def meanings(definitions: Definitions) -> dict[Key, Meaning]:
-    """The meaning of everything that a project declares: tables, views, request features, models.
+    """The meaning of everything that a project declares: tables, views, request features, models, their releases.
 
-    A model's meaning names its inputs instead of holding what they mean. Documentation is in none of them.
+    A model's meaning names its inputs instead of holding what they mean. How its versions are released is a meaning of
+    its own, as nothing is trained for it. Documentation is in none of them.
 
     Raises:
         DefinitionError: The source text of a function cannot be read.
@@ -46,7 +47,8 @@ def meanings(definitions: Definitions) -> dict[Key, Meaning]:
     found |= {Key("view", each.name): meaning(each) for each in definitions.views.values()}
     functions = definitions.request_features.values()
     found |= {Key("request_features", each.name): meaning(each) for each in functions}
-    found |= {Key("model", each.name): meaning(each) for each in definitions.models.values()}
+    for model in definitions.models.values():
+        found |= model_meaning(model)
     return found
 
 
@@ -58,6 +60,18 @@ def meaning(each: Table | Features | RequestFeatures | Model) -> Meaning:
     """
     described = _described(each)
     return _by_reference(described) if isinstance(each, Model) else described
+
+
+def model_meaning(model: Model) -> dict[Key, Meaning]:
+    """The meaning of a model, and of how it is released where it declares that.
+
+    Raises:
+        DefinitionError: The source text of a function cannot be read.
+    """
+    found = {Key("model", model.name): meaning(model)}
+    if model.release is not None:
+        found[Key("release", model.name)] = model.release.describe()
+    return found
 
 
 def model_meanings(model: Model, tables: Iterable[Table]) -> dict[Key, Meaning]:

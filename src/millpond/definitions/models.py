@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from millpond.core.names import NAME_RULE, is_name
+from millpond.core.names import NAME_RULE, did_you_mean, is_name
 from millpond.core.time import parse_boundary
 from millpond.definitions.expressions import expression_text, is_expression, root_columns
 from millpond.definitions.features import Entity, Features, RequestFeatures
 from millpond.definitions.gates import Gate
 from millpond.definitions.place import Place, Problem, caller
+from millpond.definitions.release import Release
 from millpond.definitions.tables import Table
 
 Input = Features | RequestFeatures | str
@@ -123,6 +124,38 @@ class Tune:
         return {"trials": self.trials, "timeout": self.timeout, "metric": self.metric, "space": space}
 
 
+@dataclass(frozen=True)
+class PredictionLog:
+    """What the prediction log keeps of a model's answers. Holds for versions that are trained from then on.
+
+    What is not logged has no receipt, and is not in the measurement of skew. A column that is redacted is redacted
+    where a request carries it and where the model takes it; features that are computed from it are not.
+
+    Args:
+        sample: Share of requests that are logged, chosen by a hash of the prediction id.
+        redact: Columns of requests, and inputs of the model, whose values are never written down.
+    """
+
+    sample: float = 1.0
+    redact: Sequence[str] = ()
+
+    def problems(self, model: Model) -> Iterator[Problem]:
+        def problem(where: str, found: str, hint: str = "") -> Problem:
+            return Problem(model.declared_at, model.subject, f"log: {where}", found, hint)
+
+        if isinstance(self.sample, bool) or not isinstance(self.sample, (int, float)) or not 0 < self.sample <= 1:
+            yield problem("sample", f"is {self.sample!r}", "a share of requests greater than 0, and at most 1")
+        if isinstance(self.redact, str):
+            yield problem("redact", f"is {self.redact!r}", f"a list of columns: [{self.redact!r}]")
+            return
+        known = {*model.entity_keys, *model.columns, *(name for view in model.views for name in view.columns)}
+        for name in self.redact:
+            # What request features read and give is known when they run.
+            if name not in known and name != model.time and not model.request_features:
+                hint = did_you_mean(name, known, noun="columns of requests and inputs")
+                yield problem("redact", f"names {name!r}, which is neither", hint)
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A model.
@@ -140,6 +173,8 @@ class Model:
         params: Parameters of the estimator.
         slices: Columns of the examples by whose values the evaluation is broken down.
         seed: Seeds everything that is random.
+        release: How a new version that passed its gates takes over; None promotes it at once.
+        log: What the prediction log keeps of its answers; everything, where nothing is said.
     """
 
     name: str
@@ -156,6 +191,8 @@ class Model:
     slices: Sequence[str] = ()
     gates: Sequence[Gate] = ()
     seed: int = 0
+    release: Release | None = None
+    log: PredictionLog = field(default_factory=PredictionLog)
     description: str = ""
     owner: str = ""
     tags: Sequence[str] = ()
@@ -192,7 +229,10 @@ class Model:
         return f'Model "{self.name}"'
 
     def describe(self) -> dict[str, Any]:
-        """What the model means, as plain data; a changed description means a version is out of date."""
+        """What the model means, as plain data; a changed description means a version is out of date.
+
+        How it is released is not in it: that is `release.describe()`, and nothing is trained for it.
+        """
         estimator = self.estimator if isinstance(self.estimator, str) else repr(self.estimator)
         return {
             "model": self.name,
@@ -232,6 +272,14 @@ class Model:
             yield problem("tune: trials", f"is {self.tune.trials}", "at least 1")
         for gate in self.gates:
             yield from gate.problems(self.subject, self.task.kind)
+        if isinstance(self.release, Release):
+            yield from self.release.problems(self.subject, self.task.kind)
+        elif self.release is not None:
+            yield problem("release", f"is {self.release!r}", "give an mp.Release(...), or None")
+        if isinstance(self.log, PredictionLog):
+            yield from self.log.problems(self)
+        else:
+            yield problem("log", f"is {self.log!r}", 'mp.PredictionLog(sample=0.1, redact=["name"])')
 
     def _input_problems(self, problem: Any) -> Iterator[Problem]:
         if self.time is None and any(view.event_time for view in self.views):

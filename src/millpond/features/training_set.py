@@ -105,6 +105,20 @@ def build_training_set(engine: Engine, model: Model, examples: Snapshot, views: 
     return TrainingSet(rows, columns, counts)
 
 
+def labelled_examples(engine: Engine, model: Model, examples: Snapshot, columns: Sequence[str]) -> str:
+    """The examples that `where` leaves, as a relation of `columns` and `__label` as a model learns it; null: unknown.
+
+    Within a session of the engine.
+
+    Raises:
+        DefinitionError: The label or where expression does not work on the table.
+        TrainingError: There is no label yet, or of a wrong type or number of values.
+    """
+    engine.materialize(_CHOSEN, f"SELECT * FROM {_chosen(engine, model, examples, columns)}")
+    quoted = ", ".join(dialect_of(engine).quote(name) for name in columns)
+    return f"(SELECT {quoted}, {learnt_label(engine, model, _CHOSEN)} AS {LABEL} FROM {_CHOSEN})"
+
+
 def _pinned(name: str, views: Sequence[PinnedView]) -> PinnedView:
     for pinned in views:
         if pinned.view.name == name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,8 @@ from millpond.monitoring.report import FeatureSkew
 #: Columns of the spine beside those of the request.
 ROW, PREDICTION, AS_OF = "__row", "__prediction", "__as_of"
 SNAPSHOTS, EVENTS = "__snapshots", "__events"
+#: What the names of request columns, and of model inputs, begin with in the prediction log.
+REQUEST, INPUT = "request__", "input__"
 
 _SQL_TYPES = {
     "int64": "BIGINT",
@@ -40,6 +42,7 @@ class LoggedFeature:
         tolerance: Relative difference up to which two values are equal; 0 is bit for bit.
         meaning: Fingerprint of what it means.
         reason: Why it cannot be recomputed; empty where it can.
+        redacted: Whether the log is not to hold it, or what it is made of; it is then neither compared nor missing.
     """
 
     name: str
@@ -48,11 +51,15 @@ class LoggedFeature:
     tolerance: float
     meaning: str
     reason: str = ""
+    redacted: bool = False
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which logged predictions: those of a version, answered in `[since, until)`; None is unbounded."""
+    """Which logged predictions: those of a version, answered in `[since, until)`; None is unbounded.
+
+    Requests that carried raw inputs are left out: no feature was looked up for them.
+    """
 
     model: str
     version: int
@@ -62,7 +69,7 @@ class Window:
     @property
     def condition(self) -> str:
         """As an SQL condition on the columns of the prediction log."""
-        parts = [f"model = {literal(self.model)}", f"version = {self.version}"]
+        parts = [f"model = {literal(self.model)}", f"version = {self.version}", "NOT coalesce(raw, false)"]
         for bound, sign in ((self.since, ">="), (self.until, "<")):
             if bound is not None:
                 parts.append(f"predicted_at {sign} TIMESTAMPTZ {literal(format_instant(bound))}")
@@ -100,12 +107,10 @@ def keep_spine(
 ) -> int:
     """Keep the logged predictions as a table of typed columns, until the session ends; how many there are.
 
-    The JSON of the log is taken apart in the engine, to the bit: numbers are written there in the shortest form that
-    reads back as the same number.
-
     Args:
         engine: Runs the queries, within a session.
-        log: A relation with the columns of the prediction log; an id occurs once.
+        log: A relation with the columns of the prediction log; an id occurs once. Request columns and features are in
+            it as "request__NAME" and "input__NAME", as far as they are logged.
         window: Which predictions.
         name: Of the table. Its columns are `__row`, `__prediction`, `__as_of`, `__snapshots`, `__events`, those of
             `request`,
@@ -119,22 +124,18 @@ def keep_spine(
     if sample is not None:
         chosen = f"SELECT prediction_id FROM {log} WHERE {where} ORDER BY md5(prediction_id), prediction_id"
         where += f" AND prediction_id IN ({chosen} LIMIT {sample})"
-    columns = [f"__request[{index + 1}]->>'$'" for index in range(len(request))]
-    selected = [
-        f"TRY_CAST({text} AS {_SQL_TYPES[kind]}) AS {quoted(column)}"
-        for text, (column, kind) in zip(columns, request.items(), strict=True)
-    ]
+    there = set(engine.schema(log).names)
+    selected = [f"{_logged(REQUEST + column, kind, there)} AS {quoted(column)}" for column, kind in request.items()]
     for index, feature in enumerate(features):
-        value = f"TRY_CAST(__inputs[{index + 1}]->>'$' AS {_SQL_TYPES[feature.type]})"
-        selected.append(f"{value} AS __served_{index}, __inputs[{index + 1}] IS NOT NULL AS __logged_{index}")
-    extracted = f"{_extract('request', list(request))} AS __request, "
-    extracted += f"{_extract('inputs', [feature.name for feature in features])} AS __inputs"
+        is_there = "true" if INPUT + feature.name in there else "false"
+        value = _logged(INPUT + feature.name, feature.type, there)
+        selected.append(f"{value} AS __served_{index}, {is_there} AS __logged_{index}")
     engine.execute(
         f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT row_number() OVER () AS {ROW}, "
         f"prediction_id AS {PREDICTION}, as_of AS {AS_OF}, snapshots AS {SNAPSHOTS}, "
         f"coalesce(events, '{{}}') AS {EVENTS}"
         + "".join(f", {each}" for each in selected)
-        + f" FROM (SELECT prediction_id, as_of, snapshots, events, {extracted} FROM {log} WHERE {where})"
+        + f" FROM {log} WHERE {where}"
     )
     found: int = engine.rows(f"SELECT count(*) FROM {name}")[0][0]
     return found
@@ -188,12 +189,8 @@ def differing(engine: Engine, features: Sequence[LoggedFeature], index: int, key
     ]
 
 
-def _extract(column: str, names: Sequence[str]) -> str:
-    """The values of some names of a JSON object, parsed once, as a list; an absent one is NULL, a null JSON's null."""
-    if not names:
-        return "CAST([] AS JSON[])"
-    pointers = ", ".join(literal("/" + name.replace("~", "~0").replace("/", "~1")) for name in names)
-    return f"json_extract({column}, [{pointers}])"
+def _logged(column: str, kind: str, there: Collection[str]) -> str:
+    return f"CAST({quoted(column) if column in there else 'NULL'} AS {_SQL_TYPES[kind]})"
 
 
 def _again(feature: LoggedFeature) -> str:
@@ -237,7 +234,7 @@ def _counts(index: int, feature: LoggedFeature) -> str:
         f"count(*) FILTER ({can}), count(*) FILTER ({can} AND {same}), "
         f"count(*) FILTER ({can} AND {served} IS NOT NULL AND {again} IS NULL), "
         f"count(*) FILTER ({can} AND {served} IS NULL AND {again} IS NOT NULL), "
-        f"count(*) FILTER (NOT ({can})), "
+        f"count(*) FILTER (NOT ({can}) AND {'false' if feature.redacted else 'true'}), "
         f"max({_absolute(index, feature)}) FILTER ({can}), max({_relative(index, feature)}) FILTER ({can}) "
         f"FROM {_VALUES}"
     )
@@ -258,5 +255,5 @@ def _skew(feature: LoggedFeature, counts: Sequence[Any]) -> FeatureSkew:
         missing=missing,
         largest_absolute=absolute,
         largest_relative=relative,
-        reason=(feature.reason or "the log holds no value of it") if missing else "",
+        reason=(feature.reason or "the log holds no value of it") if missing or feature.redacted else "",
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from millpond.access.ports import AppliedDefinition
 from millpond.core.fingerprints import fingerprint
 from millpond.definitions.features import Features, RequestFeatures
-from millpond.definitions.meanings import Key, Kind, Meaning, meaning
+from millpond.definitions.meanings import Key, Kind, Meaning, meaning, model_meaning
 from millpond.definitions.models import Model
 from millpond.definitions.tables import Table
 from millpond.platform.platform import Platform
@@ -23,19 +23,30 @@ def record(platform: Platform, *made_with: Table | Features | RequestFeatures | 
     up to date. So a killed command leaves nothing on record that never took effect, and the next one makes up for
     what it left out. What is on record and no longer declared is put on record as gone. Durable when it returns.
     """
+    _record(platform, {key: found for each in made_with for key, found in _meanings(each)})
+
+
+def record_release(platform: Platform, model: Model) -> None:
+    """Put on record that a version was released as the model declares now; as `record`."""
+    found = model_meaning(model)
+    _record(platform, {key: each for key, each in found.items() if key.kind == "release"})
+
+
+def _record(platform: Platform, present: Mapping[tuple[str, str], Meaning]) -> None:
     from millpond.registry.git import code_state
 
     log = platform.access.definitions
     in_force = log.in_force()
     declared = declared_keys(platform)
     gone = [key for key in in_force if key not in declared]
-    present = {_key(each): meaning(each) for each in made_with}
 
     def code() -> tuple[str | None, bool]:
         state = code_state(platform.settings.root)
         return state.commit, state.dirty
 
-    made = log.apply(platform.user, {**present, **dict.fromkeys(gone)}, code)
+    meanings: dict[tuple[str, str], Meaning | None] = {**dict.fromkeys(gone)}
+    meanings.update(present)
+    made = log.apply(platform.user, meanings, code)
     changed = [each for each in made if each.number is None or (each.kind, each.name) in in_force]
     if changed:
         with step(platform.listener, "definitions") as current:
@@ -50,6 +61,7 @@ def declared_keys(platform: Platform) -> set[tuple[str, str]]:
         "view": found.views,
         "request_features": found.request_features,
         "model": found.models,
+        "release": [name for name, each in found.models.items() if each.release is not None],
     }
     return {(kind, name) for kind, group in groups.items() for name in group}
 
@@ -98,16 +110,15 @@ def _of(each: AppliedDefinition) -> Key:
     return Key(kind, each.name)
 
 
-def _key(each: Table | Features | RequestFeatures | Model) -> tuple[str, str]:
-    if isinstance(each, Table):
-        return Key("table", each.name)
-    if isinstance(each, Features):
-        return Key("view", each.name)
-    return Key("model" if isinstance(each, Model) else "request_features", each.name)
+def _meanings(each: Table | Features | RequestFeatures | Model) -> Iterable[tuple[Key, Meaning]]:
+    if isinstance(each, Model):
+        return model_meaning(each).items()
+    kind: Kind = "table" if isinstance(each, Table) else "view" if isinstance(each, Features) else "request_features"
+    return [(Key(kind, each.name), meaning(each))]
 
 
 def _told(each: AppliedDefinition) -> str:
     name = f"{each.kind.replace('_', ' ')} {each.name}"
     if each.number is None:
         return f"{name} is gone"
-    return f"{name} changed" if each.kind == "model" else f"{name} is version {each.number}"
+    return f"{name} changed" if each.kind in ("model", "release") else f"{name} is version {each.number}"

@@ -36,7 +36,7 @@ from millpond.platform.lake_pages import view_summary
 from millpond.platform.plan import trained_with
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import FeatureViewPage
-from millpond.platform.release import CHAMPION
+from millpond.platform.versions import CHAMPION
 from millpond.registry.ports import Version
 
 _KIND_WORDS = {"integer": "int", "boolean": "bool"}

@@ -134,6 +134,19 @@ class OnlineEffect:
 
 
 @dataclass(frozen=True)
+class ReleaseEffect:
+    """A model whose next versions take over otherwise than before; nothing is trained for it.
+
+    Attributes:
+        model: The model's name.
+        declared: Whether a release is declared; else a version that passes its gates is promoted at once.
+    """
+
+    model: str
+    declared: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """What the definitions change, before anything is applied.
 
@@ -144,6 +157,7 @@ class Plan:
         models: Models to train again.
         online: Values in the online store that change.
         deployed: Versions that go on answering with another meaning than the declared one.
+        releases: Models whose next versions take over otherwise.
     """
 
     changes: tuple[DefinitionChange, ...]
@@ -152,6 +166,7 @@ class Plan:
     models: tuple[ModelEffect, ...]
     online: tuple[OnlineEffect, ...]
     deployed: tuple[DeployedEffect, ...]
+    releases: tuple[ReleaseEffect, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -190,6 +205,7 @@ def make_plan(
         models=tuple(_models(definitions, trained, changed, again)),
         online=tuple(_online(declared, views, champions, states, again)) if states else (),
         deployed=tuple(each for champion in champions for each in _deployed(declared, record, champion)),
+        releases=tuple(ReleaseEffect(key.name, key in declared) for key in changed if key.kind == "release"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +13,7 @@ from millpond.core.names import did_you_mean
 from millpond.core.values import read_value
 from millpond.definitions.features import Entity
 from millpond.lake.ports import Engine, Snapshot
+from millpond.lake.schema import quoted
 from millpond.platform.alone import alone
 from millpond.platform.events import land
 from millpond.platform.platform import Platform
@@ -149,13 +149,18 @@ def _current(platform: Platform, table: str) -> Snapshot | None:
 def _condition(snapshot: Snapshot, values: Mapping[str, Any]) -> str | None:
     """What holds for rows of the entity; None where the table cannot have any."""
     types = {column.name: column.type for column in snapshot.columns}
+    from millpond.serving.log.tables import REQUEST, is_prediction_table
+
     if set(values) <= set(types):
         return " AND ".join(f'CAST("{name}" AS VARCHAR) = {_text(value)}' for name, value in values.items())
-    if "request" in types and "prediction_id" in types:
-        return " AND ".join(
-            f"json_extract_string(request, {_text('$.' + json.dumps(name))}) = {_text(value)}"
-            for name, value in values.items()
-        )
+    if is_prediction_table(snapshot.table):
+        held = {name: [each for each in types if each.partition("@")[0] == REQUEST + name] for name in values}
+        if all(held.values()):
+            texts = {
+                name: "coalesce(" + ", ".join(f"CAST({quoted(each)} AS VARCHAR)" for each in columns) + ")"
+                for name, columns in held.items()
+            }
+            return " AND ".join(f"{texts[name]} = {_text(value)}" for name, value in values.items())
     return None
 
 

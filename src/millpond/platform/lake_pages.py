@@ -44,6 +44,7 @@ def overview(platform: Platform, state: model_pages.StateOf) -> Overview:
     definitions = platform.definitions
     checks = _latest_checks(platform)
     models = [model_pages.summary(platform, model) for model in definitions.models.values()]
+    models += [model_pages.registered_summary(platform, name) for name in model_pages.undeclared(platform)]
     deployments = model_pages.deployments(platform, state)
     return Overview(
         project=platform.settings.name,

@@ -38,7 +38,9 @@ def judge_own(platform: Platform, version: Version) -> tuple[GateResult, ...]:
     number, _ = skew.traffic(platform, version)
     if not number:
         return ()
-    model = versions.load(platform, version).model
+    model = versions.load(platform, version).declared
+    if model is None:
+        return ()
     used = skew.meanings(model)
     gates = [gate for gate in model.gates if isinstance(gate, LiveGate)]
     return tuple(_judge(platform, gate, version, used, f"version {version.number}") for gate in gates)
@@ -64,7 +66,8 @@ def _judge(platform: Platform, gate: NoSkew, version: Version, used: frozenset[s
     number, newest = skew.traffic(platform, version)
     if not number or newest is None:
         return _passed(gate, f"{who} has answered no prediction yet, so there is no live traffic")
-    if not used & skew.meanings(versions.load(platform, version).model):
+    served = versions.load(platform, version).declared
+    if served is None or not used & skew.meanings(served):
         return _passed(gate, f"no feature means the same as one of {who}, whose traffic says nothing of them")
     since = newest - Duration.parse(gate.over).delta
     report = skew.current_skew(platform, version, since)

@@ -12,7 +12,7 @@ from millpond.core.errors import NotFound
 from millpond.definitions.expressions import is_expression, readable
 from millpond.definitions.gates import METRICS
 from millpond.definitions.models import Model
-from millpond.platform import receipts
+from millpond.platform import logged
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
     DeploymentState,
@@ -27,8 +27,9 @@ from millpond.platform.read_models import (
     VersionPage,
     VersionSummary,
 )
-from millpond.platform.release import CHAMPION
+from millpond.platform.release_pages import releases
 from millpond.platform.tiers import tier_of
+from millpond.platform.versions import CHAMPION
 from millpond.registry.ports import Lineage, Version
 
 #: Says how a version is in the serving worker.
@@ -37,6 +38,7 @@ StateOf = Callable[[str, int], DeploymentState]
 _CHIEF_METRIC = {"classification": "roc_auc", "regression": "rmse"}
 _PARTS = ("test", "validation", "train")
 _MOST_CHOICES = 30
+_RELEASES = 10
 
 
 def summary(platform: Platform, model: Model) -> ModelSummary:
@@ -59,15 +61,40 @@ def summary(platform: Platform, model: Model) -> ModelSummary:
     )
 
 
+def registered_summary(platform: Platform, name: str) -> ModelSummary:
+    """A model that the project does not declare, in one line."""
+    versions = platform.store.versions(name)
+    champion = next((each for each in versions if CHAMPION in each.aliases), None)
+    return ModelSummary(
+        name=name,
+        description="Not declared in this project.",
+        task=platform.store.spec(versions[-1])["task"],
+        label="",
+        examples="",
+        views=(),
+        metric="",
+        higher_is_better=True,
+        versions=len(versions),
+        champion=_line(platform, champion) if champion else None,
+        latest=_line(platform, versions[-1]),
+    )
+
+
+def undeclared(platform: Platform) -> list[str]:
+    """Models that have versions, and that the project does not declare; sorted."""
+    return sorted(set(platform.store.models()) - set(platform.definitions.models))
+
+
 def model_page(platform: Platform, name: str, state: StateOf) -> ModelPage:
     """All about a model."""
-    model = platform.definitions.model(name)
     versions = platform.store.versions(name)
+    model = None if versions and name not in platform.definitions.models else platform.definitions.model(name)
     champion = next((each for each in versions if CHAMPION in each.aliases), None)
     deployed = next((each for each in deployments(platform, state) if each.model == name), None)
     request = _request(platform, champion, model) if champion else ()
     lines = tuple(_line(platform, each) for each in reversed(versions))
-    return ModelPage(summary(platform, model), lines, request, deployed)
+    head = registered_summary(platform, name) if model is None else summary(platform, model)
+    return ModelPage(head, lines, request, deployed, releases(platform, name, _RELEASES))
 
 
 def version_page(platform: Platform, model: str, number: int) -> VersionPage:
@@ -81,23 +108,28 @@ def version_page(platform: Platform, model: str, number: int) -> VersionPage:
         inputs=spec["inputs"],
         lineage=_lineage(platform, version, lineage),
         mlflow_path=platform.store.page(version),
-        has_report=platform.store.report(version).is_file(),
+        has_report=_has_report(platform, version),
         tier=tier_of(platform, version),
     )
 
 
 def report(platform: Platform, model: str, number: int) -> Path:
     """A version's report; raises NotFound."""
-    path = platform.store.report(platform.store.version(model, number))
-    if not path.is_file():
-        raise NotFound(f"{model}/{number} has no report", hint="the version was not trained by Millpond")
-    return path
+    return platform.store.report(platform.store.version(model, number))
+
+
+def _has_report(platform: Platform, version: Version) -> bool:
+    try:
+        return platform.store.report(version).is_file()
+    except NotFound:
+        return False
 
 
 def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
     """Which version answers for each model that has a champion; `state` asks the serving worker."""
-    logged = receipts.counts(platform)
-    moves = {each.object: each for each in reversed(platform.access.audit.entries(10_000)) if each.action == "promote"}
+    numbers = logged.counts(platform)
+    entries = reversed(platform.access.audit.entries(10_000))
+    moves = {each.object: each for each in entries if each.action in ("promote", "rollback")}
     found = []
     for name in platform.store.models():
         champion = next((each for each in platform.store.versions(name) if CHAMPION in each.aliases), None)
@@ -110,7 +142,7 @@ def deployments(platform: Platform, state: StateOf) -> list[DeploymentSummary]:
                     state=state(name, champion.number),
                     since=move.at if move else None,
                     by=move.who if move else None,
-                    predictions=logged.get(name, 0),
+                    predictions=numbers.get(name, 0),
                     path=f"/v2/models/{name}/infer",
                 )
             )
@@ -141,7 +173,7 @@ def _gates(directory: Path) -> list[GateView]:
 
 
 def _metrics(version: Version, task: str) -> list[MetricLine]:
-    better = METRICS[task]
+    better = METRICS.get(task, {})
     flat = version.metrics
     return [
         MetricLine(
@@ -160,7 +192,9 @@ def _metrics(version: Version, task: str) -> list[MetricLine]:
 
 def _lineage(platform: Platform, version: Version, lineage: Lineage) -> VersionLineage:
     return VersionLineage(
-        training_set=_reference(platform, lineage.training_set, lineage.training_set_snapshot),
+        training_set=_reference(platform, lineage.training_set, lineage.training_set_snapshot)
+        if lineage.training_set
+        else None,
         sources=tuple(_reference(platform, table, number) for table, number in lineage.sources.items()),
         code_commit=lineage.code.commit,
         code_dirty=lineage.code.dirty,
@@ -180,10 +214,11 @@ def _reference(platform: Platform, table: str, number: int) -> SnapshotRef:
     return SnapshotRef(table, number, snapshot.committed_at, snapshot.rows)
 
 
-def _request(platform: Platform, champion: Version, model: Model) -> tuple[RequestField, ...]:
+def _request(platform: Platform, champion: Version, model: Model | None) -> tuple[RequestField, ...]:
     """The champion's request columns, each with a value of a recent example and the frequent texts."""
     columns: Sequence[Mapping[str, Any]] = platform.store.spec(champion)["columns"]
-    examples, choices = _values(platform, model, [column["name"] for column in columns])
+    names = [column["name"] for column in columns]
+    examples, choices = _values(platform, model, names) if model is not None else ({}, {})
     return tuple(
         RequestField(
             name=column["name"],

@@ -62,7 +62,7 @@ def refresh(platform: Platform, names: Sequence[str] = (), *, full: bool = False
         NotFound: No such view, or its table has not been ingested.
         Conflict: Another process refreshes the same view.
     """
-    champions = [view for each in _champions(platform) for view in versions.load(platform, each).model.views]
+    champions = [view for each in _champions(platform) for view in versions.load(platform, each).views]
     wanted = list(_each_meaning(platform, champions))
     known = {view.name for view in wanted}
     for name in names:
@@ -124,7 +124,7 @@ class Upkeep:
         for version in _champions(self._platform):
             number = (version.model, version.number)
             if number not in self._views:
-                self._views[number] = tuple(versions.load(self._platform, version).model.views)
+                self._views[number] = versions.load(self._platform, version).views
             yield from self._views[number]
 
 

@@ -10,15 +10,17 @@ from typing import Any
 from urllib.parse import quote
 
 from millpond.core import errors
-from millpond.core.errors import MillpondError, NotFound, RequestError, Unavailable
+from millpond.core.errors import MillpondError, NotFound, RequestError
 from millpond.core.time import parse_instant
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
-from millpond.platform import events, release, skew, versions
+from millpond.platform import events, release, release_pages, skew, versions
 from millpond.platform.events import Acknowledged
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import records_to_arrow
 from millpond.platform.read_models import Answer, Promotion, SkewRequest
+from millpond.platform.release_models import ReleaseMove, ReleaseRequest, ReleaseView
+from millpond.platform.workers import ask_worker
 from millpond.serving.ports import ServedModel
 from millpond.serving.protocol import format_request
 from millpond.settings.project import Settings
@@ -27,12 +29,12 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class PlatformOperations:
-    """Predicts through the worker behind a Unix socket, and promotes. Safe across threads."""
+    """Predicts through the workers behind their Unix sockets, and promotes. Safe across threads."""
 
-    def __init__(self, settings: Settings, definitions: Definitions, worker: Path) -> None:
+    def __init__(self, settings: Settings, definitions: Definitions, workers: Sequence[Path]) -> None:
         self._settings = settings
         self._definitions = definitions
-        self._worker = worker
+        self._workers = workers
         self._local = threading.local()
 
     def predict(
@@ -50,12 +52,25 @@ class PlatformOperations:
 
     def promote(self, model: str, version: int, why: str, user: str) -> Promotion:
         """See `read_models.Operations`."""
-        if not why.strip():
-            raise RequestError("A promotion needs a reason", where="why", hint="it is kept in the audit log")
+        why = _reason(why, "A promotion")
         platform = self._platform(user)
         before = versions.champion(platform, model)
-        release.promote(platform, model, version, why=why.strip())
-        return Promotion(model, version, before.number if before else None, user, why.strip())
+        release.promote(platform, model, version, why=why)
+        return Promotion(model, version, before.number if before else None, user, why)
+
+    def start_release(self, model: str, wanted: ReleaseRequest, user: str) -> ReleaseView:
+        """See `read_models.Operations`."""
+        why = _reason(wanted.why, "A release")
+        platform = self._platform(user)
+        plan = release_pages.plan_from(platform, model, wanted)
+        begun = release.start(platform, model, wanted.version, plan, why=why, force=wanted.force)
+        return release_pages.view(begun)
+
+    def move_release(self, model: str, move: ReleaseMove, why: str, user: str) -> ReleaseView:
+        """See `read_models.Operations`."""
+        why = _reason(why, "A move of a release")
+        moves = {"advance": release.advance, "rollback": release.rollback, "abort": release.abort}
+        return release_pages.view(moves[move](self._platform(user), model, why=why))
 
     def push(self, table: str, rows: Sequence[Mapping[str, Any]], user: str) -> Acknowledged:
         """See `read_models.Operations`."""
@@ -80,20 +95,18 @@ class PlatformOperations:
         return found
 
     def _post(self, path: str, body: bytes, user: str) -> dict[str, Any]:
-        import httpx
-
-        transport = httpx.HTTPTransport(uds=str(self._worker))
         headers = {"x-millpond-user": quote(user), "content-type": "application/json"}
-        try:
-            with httpx.Client(transport=transport, base_url="http://worker", timeout=_TIMEOUT_SECONDS) as client:
-                reply = client.post(path, content=body, headers=headers)
-        except httpx.TransportError as error:
-            hint = "it starts within some seconds of `millpond up`; see .millpond/logs"
-            raise Unavailable("The serving worker does not answer", hint=hint) from error
+        reply = ask_worker(self._workers, "POST", path, content=body, headers=headers, timeout=_TIMEOUT_SECONDS)
         found: dict[str, Any] = reply.json()
         if reply.is_error:
             raise _failure(found)
         return found
+
+
+def _reason(why: str, what: str) -> str:
+    if not why.strip():
+        raise RequestError(f"{what} needs a reason", where="why", hint="it is kept in the audit log")
+    return why.strip()
 
 
 def _answers(reply: Mapping[str, Any], served: ServedModel) -> list[Answer]:

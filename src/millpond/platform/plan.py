@@ -10,7 +10,7 @@ from millpond.features.online.ports import ViewState
 from millpond.platform.applied import Record
 from millpond.platform.consequences import Derived, Plan, Trained, make_plan
 from millpond.platform.platform import Platform
-from millpond.platform.release import CHAMPION
+from millpond.platform.versions import CHAMPION
 from millpond.registry.ports import Version
 
 

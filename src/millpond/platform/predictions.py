@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 from millpond.core.errors import NotFound, RequestError
 from millpond.core.names import did_you_mean
 from millpond.core.values import read_value
-from millpond.lake.current import CurrentSnapshots
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.batch_receipts import SCORED, pin_sources
 from millpond.platform.events import land_or_wait
-from millpond.platform.featurizing import LakeFeaturizer
-from millpond.platform.online_featurizing import OnlineFeaturizer
+from millpond.platform.featurizer_host import open_featurizer
+from millpond.platform.logged import columns_of
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
 from millpond.registry.ports import Version
-from millpond.serving.ports import Featurizer, Prediction, PredictionSink, RequestColumn, ServedModel
+from millpond.serving.ports import Prediction, PredictionSink, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +42,7 @@ def load_predictor(
     from millpond.serving.predictor import Predictor
 
     loaded = versions.load(platform, version)
-    snapshots = CurrentSnapshots(platform.lake)
-    featurizer: Featurizer = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
-    if online and loaded.model.views:
-        lake = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
-        featurizer = OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land_or_wait(platform, tables))
+    featurizer = open_featurizer(platform, loaded, engine, online=online)
     return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
 
 
@@ -107,19 +102,22 @@ def flush(platform: Platform) -> int:
     The snapshots that they were made from are kept from expiry, for their receipts. The log's own old snapshots are
     let go, so that appending to it stays fast.
     """
-    from millpond.serving.prediction_log import drain
-    from millpond.serving.prediction_table import PREDICTIONS
+    from millpond.serving.log.drain import drain
 
-    def write(rows: pa.Table, token: str) -> object:
+    written: set[str] = set()
+
+    def write(table: str, rows: pa.Table, token: str) -> None:
         for text in rows["snapshots"].unique().to_pylist():
-            for table, number in json.loads(str(text)).items():
+            for source, number in json.loads(str(text)).items():
                 with contextlib.suppress(NotFound):  # dropped meanwhile; the receipt says so
-                    platform.lake.pin(platform.lake.snapshot(table, number), f"receipts-{number}")
-        return platform.lake.append(PREDICTIONS, rows, token=token)
+                    platform.lake.pin(platform.lake.snapshot(source, number), f"receipts-{number}")
+        platform.lake.append(table, rows, token=token)
+        written.add(table)
 
-    moved = drain(platform.settings.spool, write).predictions
-    if moved and len(platform.lake.history(PREDICTIONS)) > 2 * _LOG_SNAPSHOTS:
-        platform.lake.expire(PREDICTIONS, keep_last=_LOG_SNAPSHOTS, older_than=timedelta(minutes=10))
+    moved = drain(platform.settings.spool, write, lambda table: columns_of(platform, table)).predictions
+    for table in written:
+        if len(platform.lake.history(table)) > 2 * _LOG_SNAPSHOTS:
+            platform.lake.expire(table, keep_last=_LOG_SNAPSHOTS, older_than=timedelta(minutes=10))
     return moved
 
 
@@ -168,7 +166,7 @@ def _batch_columns(served: ServedModel, snapshot: Snapshot, keys: Sequence[str])
 
 @contextmanager
 def _champion_predictor(platform: Platform, model: str, *, online: bool = True) -> Iterator[Predictor]:
-    from millpond.serving.prediction_log import PredictionLog
+    from millpond.serving.log.spool import PredictionLog
 
     log = PredictionLog(platform.settings.spool)
     version = versions.champion(platform, model)

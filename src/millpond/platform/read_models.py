@@ -26,6 +26,7 @@ from millpond.platform.feature_models import (
     ViewUse,
     ViewVersion,
 )
+from millpond.platform.release_models import ReleaseMove, ReleaseRequest, ReleaseView
 from millpond.platform.tiers import Tier
 
 CheckState = Literal["none", "passed", "warning", "failed"]
@@ -236,10 +237,10 @@ class ModelSummary:
         name: The model's name.
         description: As declared.
         task: "classification" or "regression".
-        label: What is predicted, as declared.
-        examples: Table of the examples.
+        label: What is predicted, as declared; "" where the project does not declare the model.
+        examples: Table of the examples; likewise.
         views: Feature views among the inputs.
-        metric: The metric it is chiefly judged by, such as "roc_auc".
+        metric: The metric it is chiefly judged by, such as "roc_auc"; likewise.
         higher_is_better: Of that metric.
         versions: How many there are.
         champion: The version that serves, or None.
@@ -284,12 +285,13 @@ class RequestField:
 
 @dataclass(frozen=True)
 class ModelPage:
-    """All about a model; `request` is empty while no version serves, `versions` are newest first."""
+    """All about a model; `request` is empty while no version serves, `versions` and `releases` are newest first."""
 
     summary: ModelSummary
     versions: tuple[VersionSummary, ...]
     request: tuple[RequestField, ...]
     deployment: DeploymentSummary | None = None
+    releases: tuple[ReleaseView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -328,7 +330,7 @@ class VersionLineage:
     """What a version was made of.
 
     Attributes:
-        training_set: The training set's snapshot.
+        training_set: The training set's snapshot; None of a version that was registered, not trained.
         sources: Snapshots that the training set was computed from.
         code_commit: Full git commit id, or None.
         code_dirty: Whether there were uncommitted changes (kept with the version).
@@ -339,7 +341,7 @@ class VersionLineage:
         run_id: The MLflow run.
     """
 
-    training_set: SnapshotRef
+    training_set: SnapshotRef | None
     sources: tuple[SnapshotRef, ...]
     code_commit: str | None
     code_dirty: bool
@@ -466,6 +468,7 @@ class Receipt:
         run_id: The MLflow run that trained the version.
         trained_by: Who trained the version.
         trained_at: UTC.
+        redacted: Columns of the request and inputs that the log does not keep.
     """
 
     id: str
@@ -487,6 +490,7 @@ class Receipt:
     run_id: str
     trained_by: str
     trained_at: datetime
+    redacted: tuple[str, ...] = ()
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -597,7 +601,15 @@ class SkewReader(Protocol):
         ...
 
 
-class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, Protocol):
+class ReleaseReader(Protocol):
+    """Releases."""
+
+    def releases(self, model: str) -> Sequence[ReleaseView]:
+        """The releases of a model, newest first; raises NotFound where there is no such model."""
+        ...
+
+
+class Reader(LakeReader, ModelReader, PredictionReader, SkewReader, ReleaseReader, Protocol):
     """Everything that is shown."""
 
 
@@ -627,6 +639,24 @@ class Operations(Protocol):
 
         Raises:
             NotFound: No such model or version.
+            RequestError: `why` is blank.
+        """
+        ...
+
+    def start_release(self, model: str, wanted: ReleaseRequest, user: str) -> ReleaseView:
+        """Begin to release a version; audited. See `platform.release.start`, with its errors.
+
+        Raises:
+            RequestError: `why` is blank, or the version cannot be released so.
+        """
+        ...
+
+    def move_release(self, model: str, move: ReleaseMove, why: str, user: str) -> ReleaseView:
+        """Advance, take back or abort the release of a model; audited. See `platform.release`, with its errors.
+
+        "rollback" without a release under way makes the champion before the present one champion again.
+
+        Raises:
             RequestError: `why` is blank.
         """
         ...

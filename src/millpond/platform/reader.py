@@ -6,9 +6,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from millpond.core.errors import Unavailable
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
-from millpond.platform import catalog, lake_pages, model_pages, receipts, skew
+from millpond.platform import catalog, lake_pages, logged, model_pages, receipts, release_pages, skew
 from millpond.platform.feature_models import CatalogLine
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
@@ -21,6 +22,8 @@ from millpond.platform.read_models import (
     TablePage,
     VersionPage,
 )
+from millpond.platform.release_models import ReleaseView
+from millpond.platform.workers import ask_worker
 from millpond.settings.project import Settings
 
 
@@ -30,10 +33,10 @@ class PlatformReader:
     The definitions are those of the time when the reader was made: a running server shows what it was started with.
     """
 
-    def __init__(self, settings: Settings, definitions: Definitions, worker: Path) -> None:
+    def __init__(self, settings: Settings, definitions: Definitions, workers: Sequence[Path]) -> None:
         self._settings = settings
         self._definitions = definitions
-        self._worker = worker
+        self._workers = workers
         self._local = threading.local()
 
     @property
@@ -46,13 +49,9 @@ class PlatformReader:
 
     def _state(self, model: str, version: int) -> DeploymentState:
         """How the serving worker says that a version is; "starting" where it does not answer within a second."""
-        import httpx
-
-        transport = httpx.HTTPTransport(uds=str(self._worker))
         try:
-            with httpx.Client(transport=transport, base_url="http://worker", timeout=1.0) as client:
-                answer = client.get(f"/v2/models/{model}/versions/{version}/ready")
-        except httpx.TransportError:
+            answer = ask_worker(self._workers, "GET", f"/v2/models/{model}/versions/{version}/ready", timeout=1.0)
+        except Unavailable:
             return "starting"
         return "live" if answer.is_success else "failed"
 
@@ -81,7 +80,10 @@ class PlatformReader:
         return receipts.trace(self._platform, prediction_id)
 
     def predictions(self, model: str | None = None, limit: int = 50) -> Sequence[PredictionLine]:
-        return receipts.newest(self._platform, model, limit)
+        return logged.newest(self._platform, model, limit)
 
     def skew(self, model: str, version: int | None = None) -> SkewReport:
         return skew.newest_skew(self._platform, model, version)
+
+    def releases(self, model: str) -> Sequence[ReleaseView]:
+        return release_pages.releases(self._platform, model)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from millpond.core.errors import NotFound
 from millpond.features.ports import PinnedView
 from millpond.lake.ports import Snapshot
-from millpond.platform import versions
+from millpond.platform import logged, versions
 from millpond.platform.batch_receipts import find_in_batches
 from millpond.platform.events import land_or_wait
 from millpond.platform.platform import Platform
-from millpond.platform.read_models import FeatureValue, PredictionLine, Receipt, SnapshotRef
-from millpond.serving.ports import Prediction
+from millpond.platform.read_models import FeatureValue, Receipt, SnapshotRef
+from millpond.serving.ports import Prediction, ServedModel
 
 if TYPE_CHECKING:
     from millpond.features.explain import FeatureExplanation
@@ -35,7 +35,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
     """
     from millpond.features.explain import explain
 
-    made, logged = find(platform, prediction_id)
+    made, was_logged = find(platform, prediction_id)
     loaded = versions.load(platform, platform.store.version(made.model, made.version))
     lineage = platform.store.lineage(loaded.version)
     pushed = [table for table, position in made.events.items() if position]
@@ -44,10 +44,11 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         table: platform.lake.snapshot(table) if table in pushed else _snapshot(platform, table, number)
         for table, number in made.snapshots.items()
     }
+    redacted = loaded.served.logging.redact if was_logged else ()
     views = [
         PinnedView(view, snapshot)
-        for view in loaded.model.views
-        if (snapshot := snapshots.get(view.source.name)) is not None
+        for view in loaded.views
+        if (snapshot := snapshots.get(view.source.name)) is not None and not {*view.entity.keys} & {*redacted}
     ]
     with platform.engine() as engine:
         behind = {each.name: each for each in explain(engine, views, made.request, made.as_of)}
@@ -64,13 +65,17 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         requested_by=made.requested_by,
         latency_ms=made.latency_ms,
         request=made.request,
-        inputs=tuple(_input(name, value, behind.get(name), logged=logged) for name, value in made.inputs.items()),
+        inputs=tuple(
+            _input(name, value, behind.get(name), compared=was_logged and name not in redacted)
+            for name, value in _all_inputs(made, loaded.served).items()
+        ),
         snapshots=tuple(_reference(table, number, snapshots[table]) for table, number in made.snapshots.items()),
         code_commit=lineage.code.commit,
         code_dirty=lineage.code.dirty,
         run_id=loaded.version.run_id,
         trained_by=loaded.version.created_by,
         trained_at=loaded.version.created_at,
+        redacted=redacted,
     )
 
 
@@ -81,68 +86,35 @@ def find(platform: Platform, prediction_id: str) -> tuple[Prediction, bool]:
     Raises:
         NotFound: There is none of that id.
     """
-    from millpond.serving.prediction_log import find as find_in_spool
-    from millpond.serving.prediction_table import from_row
-
-    # The spool first: a prediction reaches the lake before it leaves the spool.
-    spooled = find_in_spool(platform.settings.spool, prediction_id)
-    if spooled is not None:
-        return spooled, True
-    quoted = prediction_id.replace("'", "''")
-    for row in _logged(platform, f"WHERE prediction_id = '{quoted}'"):
-        return from_row(row), True
+    found = logged.find(platform, prediction_id)
+    if found is not None:
+        return found, True
     batch = find_in_batches(platform, prediction_id)
     if batch is not None:
         return batch, False
-    raise NotFound(
-        f"There is no prediction {prediction_id!r}",
-        hint="an id is in every answer, such as p_06f3...; the newest ones: millpond status",
-    )
+    hint = "an id is in every answer, such as p_06f3...; the newest ones: millpond status"
+    left_out = list(_left_out(platform, prediction_id))
+    if left_out:
+        hint = f"{'; '.join(left_out)}: if that answered, the prediction was not logged, and has no receipt"
+    raise NotFound(f"There is no prediction {prediction_id!r}", hint=hint)
 
 
-def newest(platform: Platform, model: str | None, limit: int) -> list[PredictionLine]:
-    """The newest predictions, newest first."""
-    from millpond.serving.prediction_log import pending
-    from millpond.serving.prediction_table import from_row
+def _left_out(platform: Platform, prediction_id: str) -> Iterable[str]:
+    """The models that log a share of their requests to which one of this id does not belong."""
+    from millpond.serving.log.ids import may_be_left_out
 
-    quoted = (model or "").replace("'", "''")
-    chosen = f"WHERE model = '{quoted}'" if model is not None else ""
-    logged = [from_row(row) for row in _logged(platform, f"{chosen} ORDER BY predicted_at DESC LIMIT {limit}")]
-    spooled = [each for each in pending(platform.settings.spool) if model in (None, each.model)]
-    unique = {each.id: each for each in (*logged, *spooled)}
-    ordered = sorted(unique.values(), key=lambda each: (each.predicted_at, each.id), reverse=True)
-    return [
-        PredictionLine(
-            each.id, each.model, each.version, each.predicted_at, each.requested_by, each.output, each.answer
-        )
-        for each in ordered[:limit]
-    ]
+    for model in platform.store.models():
+        version = versions.champion(platform, model)
+        if version is not None:
+            share = versions.served_model(platform, version).logging.sample
+            if may_be_left_out(prediction_id, share):
+                yield f"{version} logs {share:.3%} of its requests, and one of this id is not among them"
 
 
-def counts(platform: Platform) -> dict[str, int]:
-    """Number of logged predictions by model."""
-    from millpond.serving.prediction_log import pending
-    from millpond.serving.prediction_table import PREDICTIONS
-
-    found: dict[str, int] = {}
-    if platform.lake.exists(PREDICTIONS):
-        with platform.engine() as engine:
-            relation = engine.scan(platform.lake.snapshot(PREDICTIONS))
-            found = dict(engine.rows(f"SELECT model, count(*) FROM {relation} GROUP BY model"))
-    for each in pending(platform.settings.spool):
-        found[each.model] = found.get(each.model, 0) + 1
-    return found
-
-
-def _logged(platform: Platform, clause: str) -> Iterable[Mapping[str, Any]]:
-    from millpond.serving.prediction_table import PREDICTIONS
-
-    if not platform.lake.exists(PREDICTIONS):
-        return []
-    snapshot = platform.lake.snapshot(PREDICTIONS)
-    with platform.engine() as engine:
-        rows = engine.rows(f"SELECT * FROM {engine.scan(snapshot)} {clause}")
-    return [dict(zip(snapshot.column_names, row, strict=True)) for row in rows]
+def _all_inputs(made: Prediction, served: ServedModel) -> Mapping[str, Any]:
+    """The logged inputs, and null for those that are redacted."""
+    names = {*made.inputs, *served.logging.redact}
+    return {name: made.inputs.get(name) for name in served.inputs if name in names}
 
 
 def _snapshot(platform: Platform, table: str, number: int) -> Snapshot | None:
@@ -158,7 +130,7 @@ def _reference(table: str, number: int, snapshot: Snapshot | None) -> SnapshotRe
     return SnapshotRef(table, snapshot.id, snapshot.committed_at, snapshot.rows)
 
 
-def _input(name: str, value: Any, behind: FeatureExplanation | None, *, logged: bool) -> FeatureValue:
+def _input(name: str, value: Any, behind: FeatureExplanation | None, *, compared: bool) -> FeatureValue:
     if behind is None:
         return FeatureValue(name, value)
     return FeatureValue(
@@ -169,7 +141,7 @@ def _input(name: str, value: Any, behind: FeatureExplanation | None, *, logged: 
         examples=tuple(_key(key) for key in behind.example_rows),
         table=behind.table,
         snapshot_id=behind.snapshot_id,
-        recomputed=_equal(value, behind.value) if logged else None,
+        recomputed=_equal(value, behind.value) if compared else None,
     )
 
 

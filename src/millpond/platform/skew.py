@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from millpond.definitions.features import Features
 from millpond.definitions.models import Model
 from millpond.features.ports import PinnedView
 from millpond.monitoring.report import FeatureSkew, SkewReport, worst_first
-from millpond.platform import skew_examples, versions
+from millpond.platform import logged, skew_examples, versions
 from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush
@@ -32,8 +32,9 @@ SAMPLE = 10_000
 #: Relative difference up to which floating sums, and what is made of them, are equal.
 TOLERANCE = 1e-9
 
-_PENDING, _SPINE, _MADE, _BATCH = "millpond_pending", "__skew_spine", "__skew_made", "millpond_skew_batch"
+_SPINE, _MADE, _BATCH = "__skew_spine", "__skew_made", "millpond_skew_batch"
 _KEPT_SNAPSHOTS = 30
+_REDACTED = "redacted: the log does not keep its values"
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,13 @@ def _measure(platform: Platform, version: Version, window: Window, sample: int |
     flush(platform)
     loaded = versions.load(platform, version)
     with platform.engine() as engine:
-        log = _log(platform, engine, version)
+        log = logged.relation(platform, engine, loaded.served)
         number, newest = count(engine, log, window)
         if not number or newest is None:
             raise _nothing_logged(platform, engine, version, window)
         # After the log was read: then every pushed event that a prediction saw is in the lake.
         land(platform, {view.source.name for view in loaded.model.views})
-        pinned, reasons = _pin(platform, loaded.model)
+        pinned, reasons = _pin(platform, loaded)
         with engine.session():
             compared = _compare(engine, log, window, sample, loaded, pinned, reasons)
         features = skew_examples.explained(platform, engine, compared.features, compared.differing, pinned)
@@ -198,22 +199,7 @@ def _measure(platform: Platform, version: Version, window: Window, sample: int |
 
 
 def _log(platform: Platform, engine: Engine, version: Version) -> str:
-    """A relation of the version's logged predictions, each once: those in the lake, and those still in the spool.
-
-    The spool holds what live processes write: a segment of some megabytes each.
-    """
-    from millpond.serving.prediction_log import pending
-    from millpond.serving.prediction_table import PREDICTIONS, to_table
-
-    mine = (version.model, version.number)
-    # The spool first: a prediction reaches the lake before it leaves the spool.
-    spooled = [each for each in pending(platform.settings.spool) if (each.model, each.version) == mine]
-    engine.register(_PENDING, to_table(spooled))
-    if not platform.lake.exists(PREDICTIONS):
-        return _PENDING
-    lake = engine.scan(platform.lake.snapshot(PREDICTIONS))
-    rest = f"SELECT * FROM {_PENDING} WHERE prediction_id NOT IN (SELECT prediction_id FROM {lake})"
-    return f"(SELECT * FROM {lake} UNION ALL BY NAME {rest})"
+    return logged.relation(platform, engine, versions.served_model(platform, version))
 
 
 def _nothing_logged(platform: Platform, engine: Engine, version: Version, window: Window) -> NotFound:
@@ -228,12 +214,16 @@ def _nothing_logged(platform: Platform, engine: Engine, version: Version, window
     return NotFound(f"{version} has answered no prediction yet", hint=hint)
 
 
-def _pin(platform: Platform, model: Model) -> tuple[list[PinnedView], dict[str, str]]:
+def _pin(platform: Platform, loaded: versions.LoadedVersion) -> tuple[list[PinnedView], dict[str, str]]:
     """The views that can be computed, on current snapshots; and for the others why not, by view."""
     from millpond.features.plan import plan_view
 
     pinned, reasons = [], {}
-    for view in model.views:
+    for view in loaded.model.views:
+        hidden = sorted({*view.entity.keys} & {*loaded.served.logging.redact})
+        if hidden:
+            reasons[view.name] = f"redacted: the log does not keep {hidden[0]}, by which it is looked up"
+            continue
         try:
             each = PinnedView(view, platform.lake.snapshot(view.source.name))
             plan_view(each)
@@ -284,7 +274,7 @@ def _with_request_features(engine: Engine, loaded: versions.LoadedVersion, joine
     from millpond.serving.columns import request_schema
 
     functions = loaded.model.request_features
-    if not functions:
+    if not functions or _hidden_from_functions(loaded):
         return joined
     schema = pa.schema([field.with_nullable(True) for field in request_schema(loaded.served.columns)])
     listed = ", ".join([ROW, *(quoted(name) for name in schema.names)])
@@ -304,21 +294,30 @@ def _features(
     from millpond.features.plan import plan_view
     from millpond.monitoring.skew import LoggedFeature
 
-    inputs = loaded.served.inputs
+    inputs, redact = loaded.served.inputs, loaded.served.logging.redact
     rounded = {feature.name for each in pinned for feature in plan_view(each).features if _is_rounded(feature)}
     found = []
     for view in loaded.model.views:
         for name in view.columns:
             tolerance = TOLERANCE if name in rounded else 0.0
-            meaning = _meaning(view, name)
-            found.append(LoggedFeature(name, view.name, inputs[name], tolerance, meaning, reasons.get(view.name, "")))
+            reason = _REDACTED if name in redact else reasons.get(view.name, "")
+            found.append(LoggedFeature(name, view.name, inputs[name], tolerance, _meaning(view, name), reason))
+    hidden = _hidden_from_functions(loaded)
     for function in loaded.model.request_features:
         meaning = fingerprint(function.describe())
         for name, kind in inputs.items():
             if name.startswith(f"{function.name}__"):  # a processor may compute many rows otherwise than one
                 tolerance = TOLERANCE if kind == "float64" else 0.0
-                found.append(LoggedFeature(name, function.name, kind, tolerance, meaning))
-    return found
+                reason = _REDACTED if name in redact else hidden
+                found.append(LoggedFeature(name, function.name, kind, tolerance, meaning, reason))
+    return [replace(each, redacted=each.reason.startswith("redacted")) for each in found]
+
+
+def _hidden_from_functions(loaded: versions.LoadedVersion) -> str:
+    """Why request features cannot be computed again; empty where they can."""
+    read = {column.name for column in loaded.served.columns if column.role == "request"} - {loaded.served.at}
+    hidden = sorted(read & {*loaded.served.logging.redact})
+    return f"redacted: the log does not keep {hidden[0]}, from which it is computed" if hidden else ""
 
 
 def _meaning(view: Features, name: str) -> str:

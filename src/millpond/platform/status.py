@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from millpond.platform.platform import Platform
-from millpond.platform.release import CHAMPION
+from millpond.platform.release_models import ReleaseView
+from millpond.platform.release_pages import view
+from millpond.platform.versions import CHAMPION
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,13 @@ class TableStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A model: number of versions, the one that serves, and when the newest was trained (UTC)."""
+    """A model: its versions, the one that serves, when the newest was trained (UTC), and the release under way."""
 
     name: str
     versions: int
     champion: int | None
     trained_at: datetime | None
+    release: ReleaseView | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ def project_status(platform: Platform) -> ProjectStatus:
     for name in platform.definitions.models:
         versions = platform.store.versions(name)
         champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
-        models.append(ModelStatus(name, len(versions), champion, versions[-1].created_at if versions else None))
+        trained_at = versions[-1].created_at if versions else None
+        under_way = platform.access.releases.active(name)
+        shown = view(under_way) if under_way else None
+        models.append(ModelStatus(name, len(versions), champion, trained_at, shown))
     online = tuple(
         OnlineStatus(each.view.name, each.entities, each.refreshed_at, each.grid or each.since)
         for each in platform.online_states

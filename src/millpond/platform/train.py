@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import VersionRefused
+from millpond.core.errors import Conflict, VersionRefused
 from millpond.core.fingerprints import fingerprint
 from millpond.core.time import now
 from millpond.definitions.gates import LiveGate
@@ -58,7 +58,8 @@ def train(platform: Platform, name: str, *, force: bool = False) -> TrainResult:
     """Bring a model up to date: tables, checks, training set, version, gates.
 
     Nothing is done again whose inputs, code and packages have not changed, unless `force` is given, which trains
-    anew. A version that passes all gates becomes champion; one that does not stays challenger.
+    anew. A version that passes all gates becomes champion, or begins the release that its model declares; one that
+    does not stays challenger.
 
     Raises:
         NotFound: No such model, or a table was never ingested.
@@ -123,7 +124,7 @@ def _finish(platform: Platform, version: Version) -> TrainResult:
 def _judged(platform: Platform, version: Version) -> bool:
     """Whether it, or a later version, has been challenger: that alias is the last thing that judging sets."""
     later = [each for each in platform.store.versions(version.model) if each.number >= version.number]
-    return any(release.CHALLENGER in each.aliases for each in later)
+    return any(versions.CHALLENGER in each.aliases for each in later)
 
 
 def _fit(
@@ -179,13 +180,29 @@ def _judge(platform: Platform, version: Version, gates: Sequence[GateResult]) ->
         else:
             why = f"passed {len(gates)} gates" if gates else "no gates are declared"
             try:
-                release.promote(platform, version.model, version.number, why=why)
-                current.detail = f"champion: {why}"
-                promoted = True
-            except VersionRefused as error:  # it was asked by its number before it was judged, and served wrong
+                promoted, current.detail = _take_over(platform, version, why)
+            except (VersionRefused, Conflict) as error:  # it served wrong when asked by number; another is on its way
                 current.detail = f"not promoted: {error.what}"
-        platform.store.set_alias(version.model, release.CHALLENGER, version.number)
+        platform.store.set_alias(version.model, versions.CHALLENGER, version.number)
     return promoted
+
+
+def _take_over(platform: Platform, version: Version, why: str) -> tuple[bool, str]:
+    """Let a version that passed its gates take over as its model declares: whether it is champion, and how."""
+    if release.declared_release(platform, version.model) is None:
+        release.promote(platform, version.model, version.number, why=why)
+        return True, f"champion: {why}"
+    under_way = platform.access.releases.active(version.model)
+    if under_way is not None and under_way.version == version.number:  # this call was killed before
+        begun = under_way
+    elif versions.CHAMPION in platform.store.version(version.model, version.number).aliases:
+        return True, f"champion: {why}"
+    else:
+        begun = release.start(platform, version.model, version.number, why=why)
+    if begun.state == "promoted":
+        return True, f"champion: {why}"
+    how = "it shadows the champion" if begun.state == "shadowing" else f"it answers {begun.share:.4g} of the requests"
+    return False, f"being released: {how}"
 
 
 def _lineage(platform: Platform, model: Model, examples: TrainingSet, snapshots: Mapping[str, Snapshot]) -> Lineage:

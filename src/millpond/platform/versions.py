@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import NotFound, VersionRefused
+from millpond.core.errors import DefinitionError, NotFound, VersionRefused
+from millpond.core.names import did_you_mean
+from millpond.definitions.features import Features
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
 from millpond.platform.loading import load_definitions
 from millpond.platform.platform import Platform
 from millpond.registry.ports import Lineage, Version
-from millpond.serving.ports import RequestColumn, ServedModel
+from millpond.serving.ports import OUTPUT, LogPolicy, OutputColumn, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from millpond.platform.training_sets import TrainingSet
     from millpond.serving.runtime import NativeRuntime
     from millpond.training.train import Trained
+
+#: Aliases: the version that answers, and the one that was judged last.
+CHAMPION, CHALLENGER = "champion", "challenger"
 
 #: Request types by Iceberg type.
 _REQUEST_TYPES = {
@@ -41,20 +46,38 @@ class LoadedVersion:
     Attributes:
         version: The version.
         served: What a request carries, and what the estimator takes.
-        model: The model as its own code declares it, not as the project does now.
+        declared: The model as its own code declares it, not as the project does now; None of a version that was
+            registered, not trained.
         directory: Its MLflow model, with Millpond's files below `millpond/`.
     """
 
     version: Version
     served: ServedModel
-    model: Model
+    declared: Model | None
     directory: Path
+
+    @property
+    def model(self) -> Model:
+        """As `declared`.
+
+        Raises:
+            NotFound: The version was registered, not trained.
+        """
+        if self.declared is None:
+            what = f"{self.version} was registered as it is: there are no definitions of what it was trained on"
+            raise NotFound(what, hint="declare an mp.Model and train it, for features, receipts of them, and skew")
+        return self.declared
+
+    @property
+    def views(self) -> tuple[Features, ...]:
+        """The feature views that it reads; none of a version that was registered."""
+        return () if self.declared is None else tuple(self.declared.views)
 
 
 def champion(platform: Platform, model: str) -> Version | None:
     """The version that serves, or None."""
     try:
-        return platform.store.version(model, "champion")
+        return platform.store.version(model, CHAMPION)
     except NotFound:
         return None
 
@@ -69,7 +92,22 @@ def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: 
         "inputs": dict(examples.columns.inputs),
         "columns": [asdict(column) for column in request_columns(model, snapshot)],
         "definitions": platform.settings.definitions.name,
+        "logging": logging_of(model, examples.columns.inputs, request_columns(model, snapshot)),
     }
+
+
+def logging_of(model: Model, inputs: Mapping[str, str], columns: Sequence[RequestColumn]) -> dict[str, Any]:
+    """What of the answers is logged, as a part of the spec.
+
+    Raises:
+        DefinitionError: A column that is to be redacted is neither one of requests nor a raw input.
+    """
+    known = {*inputs, *(column.name for column in columns)}
+    for name in model.log.redact:
+        if name not in known:
+            hint = did_you_mean(name, known, noun="columns of requests and inputs")
+            raise DefinitionError(f"The log cannot redact {name!r}", where=f"{model.subject}, log: redact", hint=hint)
+    return {"sample": model.log.sample, "redact": list(model.log.redact)}
 
 
 def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
@@ -94,6 +132,7 @@ def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
 def served_model(platform: Platform, version: Version) -> ServedModel:
     """What a request for the version carries, and what its estimator takes."""
     spec = platform.store.spec(version)
+    kept = spec.get("logging", {})
     return ServedModel(
         model=version.model,
         version=version.number,
@@ -102,6 +141,9 @@ def served_model(platform: Platform, version: Version) -> ServedModel:
         columns=tuple(RequestColumn(**column) for column in spec["columns"]),
         at=spec["at"],
         inputs=spec["inputs"],
+        outputs=tuple(OutputColumn(**each) for each in spec["outputs"]) if "outputs" in spec else (OUTPUT,),
+        matrix=spec.get("matrix", False),
+        logging=LogPolicy(kept.get("sample", 1.0), tuple(kept.get("redact", ()))),
     )
 
 
@@ -112,7 +154,10 @@ def load(platform: Platform, version: Version) -> LoadedVersion:
         VersionRefused: Its files are not whole.
     """
     directory = platform.store.directory(version)
-    code = directory / "millpond" / "code" / platform.store.spec(version)["definitions"]
+    definitions = platform.store.spec(version)["definitions"]
+    if definitions is None:
+        return LoadedVersion(version, served_model(platform, version), None, directory)
+    code = directory / "millpond" / "code" / definitions
     try:
         model = load_definitions(code).model(version.model)
     except NotFound as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,10 @@ def write_model(candidate: Candidate, directory: Path, *, run_id: str, model_id:
 
     model = Model(artifact_path=location, run_id=run_id, model_id=model_id)
     try:
-        _write_flavours(candidate, model, directory)
+        if candidate.source is not None:
+            _copy(candidate, candidate.source, model, directory)
+        else:
+            _write_flavours(candidate, model, directory)
         _write_records(candidate, directory / FOLDER)
         sync(directory)
     except OSError as error:
@@ -62,6 +66,17 @@ def write_model(candidate: Candidate, directory: Path, *, run_id: str, model_id:
             where=str(directory),
             hint="look at the free space and the permissions there",
         ) from error
+
+
+def _copy(candidate: Candidate, source: Path, model: Model, directory: Path) -> None:
+    """Take a model over as it is, under the ids of its new place."""
+    shutil.copytree(source, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    # What another Millpond kept beside it is of that store.
+    shutil.rmtree(directory / FOLDER, ignore_errors=True)
+    taken = type(model).load(str(source))
+    taken.artifact_path, taken.run_id, taken.model_id = model.artifact_path, model.run_id, model.model_id
+    taken.metadata = {**(taken.metadata or {}), "millpond": {"model": candidate.model, "task": candidate.task}}
+    taken.save(str(directory / "MLmodel"))
 
 
 def signature(candidate: Candidate) -> ModelSignature:
@@ -136,11 +151,27 @@ def _write_records(candidate: Candidate, folder: Path) -> None:
 
 def _expectation(candidate: Candidate) -> dict[str, Any]:
     frame = candidate.input_example
+    if candidate.source is not None:
+        return _foreign_expectation(candidate)
     return {
         "inputs": {name: mlflow_type(type) for name, type in candidate.inputs.items()},
         "columns": {name: _plain(frame[name], type) for name, type in candidate.inputs.items()},
         "expected": [float(value) for value in candidate.expected],
     }
+
+
+def _foreign_expectation(candidate: Candidate) -> dict[str, Any]:
+    example: Any = candidate.input_example
+    instants = [name for name, kind in candidate.inputs.items() if kind == "instant"]
+    if hasattr(example, "columns"):
+        rows: Any = {
+            name: [str(each) for each in example[name]] if name in instants else example[name].tolist()
+            for name in candidate.inputs
+        }
+    else:
+        rows = example.tolist()
+    expected = [float(value) for value in candidate.expected]
+    return {"foreign": True, "rows": rows, "instants": instants, "expected": expected}
 
 
 def _plain(column: Any, type: str) -> list[Any]:

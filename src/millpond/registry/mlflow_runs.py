@@ -95,7 +95,8 @@ def _datasets(candidate: Candidate) -> list[DatasetInput]:
     lineage = candidate.lineage
     columns = [{"type": mlflow_type(type), "name": name} for name, type in candidate.inputs.items()]
     schema = json.dumps({"mlflow_colspec": columns})
-    inputs = [_dataset(lineage.training_set, lineage.training_set_snapshot, "training", schema)]
+    known = bool(lineage.training_set)
+    inputs = [_dataset(lineage.training_set, lineage.training_set_snapshot, "training", schema)] if known else []
     inputs += [_dataset(table, snapshot, "source", None) for table, snapshot in sorted(lineage.sources.items())]
     return inputs
 

@@ -218,7 +218,7 @@ class MLflowStore:
 
 def _require_example(candidate: Candidate) -> None:
     rows = len(candidate.input_example)
-    if rows == 0 or rows != len(candidate.expected):
+    if rows == 0 or (candidate.source is None and rows != len(candidate.expected)):
         raise VersionRefused(
             f"model {candidate.model!r} has {rows} rows in its input example and {len(candidate.expected)} expected "
             "predictions",
@@ -230,7 +230,8 @@ def _refusal(candidate: Candidate, reason: str) -> VersionRefused:
     what, _, details = reason.partition("\n")
     error = VersionRefused(
         f"model {candidate.model!r} does not work in a clean process: {what}",
-        where=f"estimator {type(candidate.estimator).__module__}.{type(candidate.estimator).__qualname__}",
+        where=str(candidate.source or "")
+        or f"estimator {type(candidate.estimator).__module__}.{type(candidate.estimator).__qualname__}",
         hint="it must load and predict with the installed packages alone: nothing from this session, its working "
         "directory or its environment",
     )

@@ -62,7 +62,7 @@ class Candidate:
 
     Attributes:
         model: The model's name.
-        task: "classification" or "regression".
+        task: "classification", "regression", or "other" for a model with outputs of its own.
         estimator: The fitted scikit-learn pipeline: a frame of the raw model inputs in, `predict_proba` or
             `predict` out.
         inputs: Raw model inputs, in order: name -> "float64", "int64", "bool", "string".
@@ -75,6 +75,9 @@ class Candidate:
         files: Further artifacts, path inside the version -> content: the report, plots' data, the project's code.
         lineage: What it was made of.
         trained_by: Who trained it.
+        tags: Further tags.
+        source: A directory with an MLflow model that is taken over as it is; None writes `estimator`. Then
+            `input_example` is what the model takes, and `expected` may be empty where its answers are no numbers.
     """
 
     model: str
@@ -91,6 +94,7 @@ class Candidate:
     lineage: Lineage
     trained_by: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    source: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,16 @@ from millpond.monitoring.report import SkewReport
 from millpond.platform import read_models as models
 from millpond.platform.events import Acknowledged
 from millpond.platform.feature_models import CatalogLine
+from millpond.platform.release_models import ReleaseMove, ReleaseRequest, ReleaseView
 from millpond.server.processes import ChildStatus
 
 PREFIX = "/api/v1"
+
+_MOVES: dict[ReleaseMove, str] = {
+    "advance": "Take the release of a model to its next step",
+    "rollback": "Take back the release of a model, or make the champion before champion again",
+    "abort": "End the release of a model; the live version answers everything",
+}
 
 
 class PredictBody(BaseModel):
@@ -38,6 +45,28 @@ class PromoteBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     version: int = Field(ge=1)
+    why: str = Field(min_length=1, max_length=2000)
+
+
+class ReleaseBody(BaseModel):
+    """A version, and how it takes over from the live one; what is not said is as its model declares.
+
+    `steps` are shares of the requests. An empty `every` or `shadow` waits to be told; a `shadow` of "no" is none.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    version: int = Field(ge=1)
+    why: str = Field(min_length=1, max_length=2000)
+    steps: list[float] | None = Field(default=None, max_length=20)
+    every: str | None = Field(default=None, max_length=100)
+    shadow: str | None = Field(default=None, max_length=100)
+    requests: int | None = Field(default=None, ge=1)
+
+
+class WhyBody(BaseModel):
+    """Why it is done."""
+
+    model_config = ConfigDict(extra="forbid")
     why: str = Field(min_length=1, max_length=2000)
 
 
@@ -126,6 +155,21 @@ def calls(
     def promote(ask: Ask) -> models.Promotion:
         return operations.promote(ask.path["model"], ask.body.version, ask.body.why, ask.identity.name)
 
+    def start_release(ask: Ask) -> ReleaseView:
+        body = ask.body
+        wanted = ReleaseRequest(
+            version=body.version,
+            why=body.why,
+            steps=None if body.steps is None else tuple(body.steps),
+            every=body.every,
+            shadow=body.shadow,
+            requests=body.requests,
+        )
+        return operations.start_release(ask.path["model"], wanted, ask.identity.name)
+
+    def moving(move: ReleaseMove) -> Callable[[Ask], ReleaseView]:
+        return lambda ask: operations.move_release(ask.path["model"], move, ask.body.why, ask.identity.name)
+
     def push(ask: Ask) -> Acknowledged:
         return operations.push(ask.path["table"], ask.body.events, ask.identity.name)
 
@@ -193,6 +237,25 @@ def calls(
             models.Promotion,
             promote,
             body=PromoteBody,
+        ),
+        Call(
+            "GET",
+            "/models/{model}/releases",
+            "The releases of a model, newest first, with what its rules said",
+            Sequence[ReleaseView],
+            lambda ask: reader.releases(ask.path["model"]),
+        ),
+        Call(
+            "POST",
+            "/models/{model}/releases",
+            "Begin to release a version: in the shadow of the live one, or for a share of the requests",
+            ReleaseView,
+            start_release,
+            body=ReleaseBody,
+        ),
+        *(
+            Call("POST", f"/models/{{model}}/releases/{move}", said, ReleaseView, moving(move), body=WhyBody)
+            for move, said in _MOVES.items()
         ),
         Call(
             "GET",

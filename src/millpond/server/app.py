@@ -29,6 +29,7 @@ from millpond.server import api
 from millpond.server.errors import headers_of, status_of
 from millpond.server.forward import Forward
 from millpond.server.guard import SECURITY_HEADERS, Guard
+from millpond.server.inference_metrics import merge_workers
 from millpond.server.late import LateApp
 from millpond.server.login import Login
 from millpond.server.metrics import Measured, ServerMetrics
@@ -46,7 +47,7 @@ class Services:
         access: Identities, secrets, audit log.
         reader: What is shown.
         operations: What is done.
-        worker: Unix socket of the serving worker.
+        workers: Unix sockets of the serving workers.
         version: Millpond's version.
         cookie: Name of the session cookie, from `session_cookie`.
     """
@@ -54,7 +55,7 @@ class Services:
     access: AccessStore
     reader: Reader
     operations: Operations
-    worker: Path
+    workers: Sequence[Path]
     version: str
     cookie: str = "millpond_session"
 
@@ -77,7 +78,9 @@ class Parts:
 def parts(services: Services, children: Callable[[], Sequence[ChildStatus]] = tuple) -> Parts:
     """The parts of a server, none of them running yet."""
     waiting = _waiting_page
-    return Parts(Forward(services.worker, "The serving worker"), LateApp("MLflow", "/mlflow", waiting), children)
+    return Parts(
+        Forward(tuple(services.workers), "The serving worker"), LateApp("MLflow", "/mlflow", waiting), children
+    )
 
 
 def create_app(services: Services, running: Parts) -> Starlette:
@@ -106,8 +109,9 @@ def _routes(services: Services, running: Parts) -> list[BaseRoute]:
         return JSONResponse({"status": "ok", "serving": await _serving(running), "mlflow": running.mlflow.state})
 
     async def metrics(_request: Request) -> Response:
-        worker = await running.serving.fetch("/metrics")
-        text = running.metrics.render(running.children(), worker is not None) + (worker or "")
+        told = await running.serving.fetch_all("/metrics")
+        text = running.metrics.render(running.children(), bool(told))
+        text += merge_workers({str(number): each for number, each in told.items()})
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     def status() -> api.Status:

@@ -32,10 +32,14 @@ class Banner:
     Attributes:
         url: The server's address, such as "http://127.0.0.1:8200".
         login_url: Opens the console in a browser; works once, for ten minutes.
+        serving_url: Where predictions are asked for directly, or None.
+            grpc_address: The same over gRPC, such as "127.0.0.1:8323".
     """
 
     url: str
     login_url: str
+    serving_url: str | None = None
+    grpc_address: str | None = None
 
 
 def serve(
@@ -48,6 +52,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8200,
     admin: str = "admin",
+    serving: socket.socket | None = None,
+    grpc: socket.socket | None = None,
 ) -> None:
     """Run the platform until SIGINT, SIGTERM or SIGHUP; then end it, with all children, within a few seconds.
 
@@ -62,12 +68,16 @@ def serve(
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         admin: Identity that the login address is for.
+        serving: The listening socket that the children answer predictions on; only told of here.
+        grpc: The same over gRPC.
 
     Raises:
         Conflict: The platform of this project runs already, or the port is in use. Nothing was started.
     """
     with InstanceLock(state / "run") as lock, listen(host, port) as listener:
         url = _url(host, listener)
+        serving_url = _url(host, serving) if serving is not None else None
+        grpc_address = _url(host, grpc).removeprefix("http://") if grpc is not None else None
         handler = log_to(state / "logs" / "server.log")
         supervisor = Supervisor(state / "logs", grace=_GRACE_SECONDS)
         running = parts(services, supervisor.status)
@@ -80,9 +90,9 @@ def serve(
                     threading.Thread(target=running.mlflow.load, args=(load_mlflow,), daemon=True).start()
 
                 def answering() -> None:
-                    lock.publish(url)
+                    lock.publish(url, serving_url, grpc_address)
                     code = services.access.issue_login_code(admin)
-                    announce(Banner(url, f"{url}/login?code={code}"))
+                    announce(Banner(url, f"{url}/login?code={code}", serving_url, grpc_address))
 
                 asyncio.run(_serve(server, listener, answering))
         finally:

@@ -1,9 +1,11 @@
-"""Streams a request to a part that listens on a Unix socket, and its answer back."""
+"""Streams a request to a part that listens on Unix sockets, and its answer back."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,19 +31,22 @@ class _ClientGone(Exception):
 
 @dataclass
 class Forward:
-    """An ASGI application that answers with what the part behind the socket answers.
+    """An ASGI application that answers with what the part behind the sockets answers.
 
-    Neither body is held in memory. When the client goes away, the request behind is dropped. While nothing listens,
-    and when the part ends before it has answered, the answer is 503 with Retry-After.
+    The processes of a part are equal: requests go to the one that has the fewest, and to another where it cannot be
+    reached. Neither body is held in memory. When the client goes away, the request behind is dropped. While nothing
+    listens, and when the part ends before it has answered, the answer is 503 with Retry-After.
 
     Attributes:
-        socket: The Unix socket.
+        sockets: The Unix socket of each process of the part.
         name: What the part is called in messages.
     """
 
-    socket: Path
+    sockets: tuple[Path, ...]
     name: str
-    _pool: httpcore.AsyncConnectionPool | None = field(default=None, init=False, repr=False)
+    _pools: dict[int, httpcore.AsyncConnectionPool] = field(default_factory=dict, init=False, repr=False)
+    _busy: Counter[int] = field(default_factory=Counter, init=False, repr=False)
+    _turn: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as group:
@@ -58,11 +63,37 @@ class Forward:
             group.cancel_scope.cancel()
 
     async def fetch(self, path: str, timeout: float = 2.0) -> str | None:
-        """The text of a small document of the part; None where it does not answer within `timeout` seconds."""
+        """The text of a small document of one process; None where none answers within `timeout` seconds."""
+        for number in self._order():
+            text = await self._fetch(number, path, timeout)
+            if text is not None:
+                return text
+        return None
+
+    async def fetch_all(self, path: str, timeout: float = 2.0) -> dict[int, str]:
+        """The text of a small document of each process, by number; left out are those that do not answer in time."""
+        found: dict[int, str] = {}
+
+        async def one(number: int) -> None:
+            text = await self._fetch(number, path, timeout)
+            if text is not None:
+                found[number] = text
+
+        async with anyio.create_task_group() as group:
+            for number in range(len(self.sockets)):
+                group.start_soon(one, number)
+        return dict(sorted(found.items()))
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            await pool.aclose()
+        self._pools.clear()
+
+    async def _fetch(self, number: int, path: str, timeout: float) -> str | None:
         request = httpcore.Request("GET", _url(path.encode()), headers=[(b"host", b"part")])
         try:
             with anyio.fail_after(timeout):
-                response = await self._connections().handle_async_request(request)
+                response = await self._connections(number).handle_async_request(request)
                 try:
                     body = await response.aread()
                 finally:
@@ -71,27 +102,44 @@ class Forward:
             return None
         return body.decode("utf-8", "replace") if response.status == 200 else None
 
-    async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
+    def _order(self) -> list[int]:
+        """The processes, those with the fewest requests first, and in turns where they have as many."""
+        count = len(self.sockets)
+        first = next(self._turn) % count
+        return sorted(range(count), key=lambda number: (self._busy[number], (number - first) % count))
 
-    def _connections(self) -> httpcore.AsyncConnectionPool:
-        if self._pool is None:
-            self._pool = httpcore.AsyncConnectionPool(
-                uds=str(self.socket), max_connections=200, max_keepalive_connections=20, keepalive_expiry=30
+    def _connections(self, number: int) -> httpcore.AsyncConnectionPool:
+        if number not in self._pools:
+            self._pools[number] = httpcore.AsyncConnectionPool(
+                uds=str(self.sockets[number]), max_connections=200, max_keepalive_connections=20, keepalive_expiry=30
             )
-        return self._pool
+        return self._pools[number]
+
+    async def _ask(self, number: int, request: httpcore.Request) -> httpcore.Response | None:
+        """The answer of a process; None where nothing of the request has reached it."""
+        try:
+            return await self._connections(number).handle_async_request(request)
+        except (httpcore.ConnectError, httpcore.ConnectTimeout):
+            return None
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, received: anyio.Event) -> None:
         request = _request(scope, receive, received)
-        try:
-            response = await self._connections().handle_async_request(request)
-        except _ClientGone:
-            return
-        except _NOT_ANSWERING:
-            await self._unavailable(scope, receive, send)
-            return
+        for number in self._order():
+            self._busy[number] += 1
+            try:
+                response = await self._ask(number, request)
+                if response is not None:
+                    await self._pass_on(response, send)
+                    return
+            except _ClientGone:
+                return
+            except _NOT_ANSWERING:
+                break
+            finally:
+                self._busy[number] -= 1
+        await self._unavailable(scope, receive, send)
+
+    async def _pass_on(self, response: httpcore.Response, send: Send) -> None:
         headers = [(name.lower(), value) for name, value in response.headers if name.lower() not in _HOP_BY_HOP]
         try:
             await send({"type": "http.response.start", "status": response.status, "headers": headers})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -16,12 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millpond.access.ports import Authenticator, Identity
 from millpond.core.errors import AccessDenied, MillpondError, NotAuthenticated, PayloadTooLarge
+from millpond.server.credentials import OPEN_ROUTES, USER_HEADER, presented_token
 from millpond.server.errors import headers_of, status_of
 
 Credential = Literal["token", "session"]
 
-#: Routes that answer without an identity: they tell nothing of the project. Everything else asks for one.
-OPEN_ROUTES = frozenset({"/healthz", "/v2/health/live", "/v2/health/ready", "/login"})
 #: The console's own style sheet, script and icon, which the login page needs.
 OPEN_PREFIX = "/static/"
 
@@ -30,7 +27,6 @@ _STREAMED = ("/v2/", "/mlflow/")
 _MACHINE_PATHS = ("/api/", "/v2/", "/metrics", "/mlflow/api/", "/mlflow/ajax-api/")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_HEADERS = "x-millpond-"
-USER_HEADER = "x-millpond-user"
 
 PAGE_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
 SECURITY_HEADERS = {
@@ -124,20 +120,6 @@ def is_own_page(scope: Scope) -> bool:
     if site not in (None, "same-origin", "none"):
         return False
     return origin is None or urlsplit(origin)[:2] == (scope["scheme"], headers.get("host", ""))
-
-
-def presented_token(authorization: str) -> str | None:
-    """The token in an Authorization header; None where there is none, or it is of another scheme."""
-    scheme, _, value = authorization.strip().partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    if scheme.lower() == "basic":
-        try:
-            decoded = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return ""
-        return decoded.partition(":")[2]
-    return None
 
 
 def refusal(scope: Scope, error: MillpondError) -> Response:

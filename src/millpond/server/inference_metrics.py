@@ -1,11 +1,9 @@
-"""Metrics of the inference app in the Prometheus text format."""
+"""Metrics of inference in the Prometheus text format."""
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -13,70 +11,109 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-@dataclass
-class _Histogram:
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    total: float = 0.0
+class _Series:
+    """What is counted of one variant of one version."""
+
+    __slots__ = ("codes", "counts", "rows", "seconds")
+
+    def __init__(self) -> None:
+        self.codes: dict[int, int] = {}
+        self.rows = 0
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
 
 
 class InferenceMetrics:
-    """Counts since the process started. Safe across threads.
+    """Counts since the process started, and the requests that wait now. For the thread of one event loop.
 
-    Requests for a model that does not exist are counted under an empty model and version, so that callers cannot
-    make new series.
+    Requests for a model that does not exist are counted under empty labels, so that callers cannot make new series;
+    so are a version and a variant that were not chosen yet when a request failed.
+
+    Attributes:
+        waiting: Requests that were asked and not answered yet; kept by who asks.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._requests: Counter[tuple[str, str, int]] = Counter()
-        self._rows: Counter[tuple[str, str]] = Counter()
-        self._latency: dict[tuple[str, str], _Histogram] = {}
+        self.waiting = 0
+        self._series: dict[tuple[str, str, str], _Series] = {}
 
-    def observe(self, model: str, version: str, code: int, rows: int, seconds: float) -> None:
-        """Count one inference request: its HTTP status, the rows it was answered for, and how long it took."""
-        with self._lock:
-            self._requests[model, version, code] += 1
-            self._rows[model, version] += rows
-            histogram = self._latency.setdefault((model, version), _Histogram())
-            histogram.counts[bisect_left(BUCKETS, seconds)] += 1
-            histogram.total += seconds
+    def observe(self, model: str, version: str, variant: str, code: int, rows: int, seconds: float) -> None:
+        """Count one inference request: its status, the rows it was answered for, and how long it took."""
+        series = self._series.get((model, version, variant))
+        if series is None:
+            series = self._series[model, version, variant] = _Series()
+        codes = series.codes
+        codes[code] = codes.get(code, 0) + 1
+        series.rows += rows
+        series.counts[bisect_left(BUCKETS, seconds)] += 1
+        series.seconds += seconds
 
     def render(self) -> str:
         """All series, sorted."""
-        with self._lock:
-            lines = [
-                "# HELP millpond_inference_requests_total Inference requests by HTTP status.",
-                "# TYPE millpond_inference_requests_total counter",
-            ]
-            for (model, version, code), count in sorted(self._requests.items()):
-                lines.append(f'millpond_inference_requests_total{{{_labels(model, version)},code="{code}"}} {count}')
+        every = [(_labels(*key), series) for key, series in sorted(self._series.items())]
+        lines = _family("requests_total", "counter", "Inference requests by status.")
+        for labels, series in every:
             lines += [
-                "# HELP millpond_inference_rows_total Rows answered.",
-                "# TYPE millpond_inference_rows_total counter",
+                f'millpond_inference_requests_total{{{labels},code="{code}"}} {count}'
+                for code, count in sorted(series.codes.items())
             ]
-            for (model, version), count in sorted(self._rows.items()):
-                lines.append(f"millpond_inference_rows_total{{{_labels(model, version)}}} {count}")
-            lines += [
-                "# HELP millpond_inference_seconds Time from the end of the headers to the answer.",
-                "# TYPE millpond_inference_seconds histogram",
-            ]
-            for (model, version), histogram in sorted(self._latency.items()):
-                lines += _histogram_lines(_labels(model, version), histogram)
+        lines += _family("rows_total", "counter", "Rows answered.")
+        lines += [f"millpond_inference_rows_total{{{labels}}} {series.rows}" for labels, series in every]
+        lines += _family("waiting", "gauge", "Requests that are not answered yet.")
+        lines.append(f"millpond_inference_waiting {self.waiting}")
+        lines += _family("seconds", "histogram", "Time from the end of the headers to the answer.")
+        for labels, series in every:
+            lines += _histogram_lines(labels, series)
         return "\n".join(lines) + "\n"
 
 
-def _histogram_lines(labels: str, histogram: _Histogram) -> list[str]:
+def merge_workers(texts: Mapping[str, str]) -> str:
+    """The metrics of several workers as one text: each sample with the label `worker`, each family said once."""
+    headers: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
+    for worker, text in texts.items():
+        family = ""
+        for line in text.splitlines():
+            if line.startswith(("# HELP ", "# TYPE ")):
+                family = line.split(" ", 3)[2]
+                known = headers.setdefault(family, [])
+                if line not in known:
+                    known.append(line)
+            elif line:
+                samples.setdefault(family, []).append(_with_label(line, worker))
+    lines: Iterable[str] = (
+        line
+        for family in dict.fromkeys((*headers, *samples))
+        for line in (*headers.get(family, ()), *samples.get(family, ()))
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _with_label(sample: str, worker: str) -> str:
+    label = f'worker="{_escape(worker)}"'
+    name, brace, rest = sample.partition("{")
+    if brace:
+        return f"{name}{{{label},{rest}"
+    name, _, value = sample.partition(" ")
+    return f"{name}{{{label}}} {value}"
+
+
+def _family(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP millpond_inference_{name} {text}", f"# TYPE millpond_inference_{name} {kind}"]
+
+
+def _histogram_lines(labels: str, series: _Series) -> list[str]:
     lines, below = [], 0
-    for bound, count in zip((*map(str, BUCKETS), "+Inf"), histogram.counts, strict=True):
+    for bound, count in zip((*map(str, BUCKETS), "+Inf"), series.counts, strict=True):
         below += count
         lines.append(f'millpond_inference_seconds_bucket{{{labels},le="{bound}"}} {below}')
-    lines.append(f"millpond_inference_seconds_sum{{{labels}}} {histogram.total!r}")
+    lines.append(f"millpond_inference_seconds_sum{{{labels}}} {series.seconds!r}")
     lines.append(f"millpond_inference_seconds_count{{{labels}}} {below}")
     return lines
 
 
-def _labels(model: str, version: str) -> str:
-    return f'model="{_escape(model)}",version="{_escape(version)}"'
+def _labels(model: str, version: str, variant: str) -> str:
+    return f'model="{_escape(model)}",version="{_escape(version)}",variant="{_escape(variant)}"'
 
 
 def _escape(text: str) -> str:

@@ -37,9 +37,10 @@ class InstanceLock:
         self._write({"pid": os.getpid()})
         return self
 
-    def publish(self, url: str) -> None:
-        """Say at which address the platform answers."""
-        self._write({"pid": os.getpid(), "url": url, "started_at": format_instant(now())})
+    def publish(self, url: str, serving: str | None = None, grpc: str | None = None) -> None:
+        """Say at which address the platform answers, and at which predictions are asked for directly."""
+        addresses = {"url": url, **({"serving": serving} if serving else {}), **({"grpc": grpc} if grpc else {})}
+        self._write({"pid": os.getpid(), **addresses, "started_at": format_instant(now())})
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -53,8 +54,8 @@ class InstanceLock:
 
 
 def running_instance(run: Path) -> dict[str, Any] | None:
-    """Who runs the platform of this project: "pid", and once it answers "url" and "started_at"; None where
-    nobody does.
+    """Who runs the platform of this project: "pid", and once it answers "url", "started_at", and "serving" and "grpc"
+    where predictions can be asked for directly; None where nobody does.
     """
     try:
         descriptor = os.open(run / "up.lock", os.O_RDONLY)
@@ -67,6 +68,16 @@ def running_instance(run: Path) -> dict[str, Any] | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def refuse_second(run: Path) -> None:
+    """Pass where nobody runs the platform of this project.
+
+    Raises:
+        Conflict: Somebody does; says which process, and its address.
+    """
+    if running_instance(run) is not None:
+        raise _taken(run / "up.lock")
 
 
 def _holder(path: Path) -> dict[str, Any]:

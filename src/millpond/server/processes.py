@@ -6,24 +6,21 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Literal
 
+from millpond.core.capped_log import CappedLog
+from millpond.core.child_processes import WATCH, BackOff, Watch, guarded, kill_group
 from millpond.core.time import now
-from millpond.server.logs import CappedLog
 
 _log = logging.getLogger("millpond.server")
-_GUARD = Path(__file__).with_name("guarded_child.py")
 
 ChildState = Literal["starting", "running", "waiting", "stopped"]
-Watch = Literal["kernel", "pipe"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class Child:
         environment: Added to the control process' own.
         directory: Where it runs; None means where the control process does.
         socket: Its Unix socket; a stale one is removed before each start.
+        inherited: Descriptors that it gets, under their own numbers, each time it is started.
+        grace: Seconds between SIGTERM and SIGKILL on stop; None takes the supervisor's.
     """
 
     name: str
@@ -43,6 +42,8 @@ class Child:
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     socket: Path | None = None
+    inherited: Sequence[int] = ()
+    grace: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,6 @@ class ChildStatus:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True)
-class BackOff:
-    """Seconds to wait before a restart: `first`, doubled each time up to `longest`; from `first` again once a child
-    has lived for `healthy` seconds.
-    """
-
-    first: float = 0.5
-    longest: float = 30.0
-    healthy: float = 60.0
-
-    def after(self, failures: int) -> float:
-        """The wait after so many ends in a row, from 1."""
-        return float(min(self.first * 2 ** min(failures - 1, 30), self.longest))
-
-
 class Supervisor:
     """Keeps children running until it is stopped.
 
@@ -101,7 +87,7 @@ class Supervisor:
         self._logs = logs
         self._back_off = back_off or BackOff()
         self._grace = grace
-        self._watch: Watch = watch or ("kernel" if sys.platform == "linux" else "pipe")
+        self._watch: Watch = watch or WATCH
         self._keepers: list[_Keeper] = []
 
     def start(self, child: Child) -> None:
@@ -118,13 +104,15 @@ class Supervisor:
         """End all children: SIGTERM to each process group, SIGKILL after the grace. None is left when it returns."""
         for keeper in self._keepers:
             keeper.end(signal.SIGTERM)
-        deadline = time.monotonic() + self._grace
-        for keeper in self._keepers:
-            keeper.join(max(0.0, deadline - time.monotonic()))
-        for keeper in self._keepers:
+        began = time.monotonic()
+        for keeper in sorted(self._keepers, key=self._grace_of):
+            keeper.join(max(0.0, began + self._grace_of(keeper) - time.monotonic()))
             keeper.end(signal.SIGKILL)
         for keeper in self._keepers:
             keeper.join(5.0)
+
+    def _grace_of(self, keeper: _Keeper) -> float:
+        return self._grace if keeper.child.grace is None else keeper.child.grace
 
 
 class _Keeper(threading.Thread):
@@ -132,7 +120,7 @@ class _Keeper(threading.Thread):
 
     def __init__(self, child: Child, log: CappedLog, back_off: BackOff, watch: Watch) -> None:
         super().__init__(name=f"keeper of {child.name}", daemon=True)
-        self._child, self._output, self._back_off, self._watch = child, log, back_off, watch
+        self.child, self._output, self._back_off, self._watch = child, log, back_off, watch
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -148,12 +136,12 @@ class _Keeper(threading.Thread):
             failures = 1 if time.monotonic() - began >= self._back_off.healthy else failures + 1
             wait = self._back_off.after(failures)
             restarts += 1
-            _log.warning("%s ended with exit code %s; starting it again in %.1f s", self._child.name, code, wait)
+            _log.warning("%s ended with exit code %s; starting it again in %.1f s", self.child.name, code, wait)
             self._output.note(f"ended with exit code {code}; started again in {wait:.1f} s")
-            self.status = ChildStatus(self._child.name, "waiting", None, restarts, now(), code)
+            self.status = ChildStatus(self.child.name, "waiting", None, restarts, now(), code)
             self._stopping.wait(wait)
         last = self._process.returncode if self._process is not None else None
-        self.status = ChildStatus(self._child.name, "stopped", None, restarts, now(), last)
+        self.status = ChildStatus(self.child.name, "stopped", None, restarts, now(), last)
 
     def _run_once(self, restarts: int) -> int | None:
         """Start the child and wait for its end; its exit code, or None where it could not be started."""
@@ -164,11 +152,11 @@ class _Keeper(threading.Thread):
             return None
         if process is None:
             return None
-        self.status = ChildStatus(self._child.name, "running", process.pid, restarts, now(), self.status.exit_code)
+        self.status = ChildStatus(self.child.name, "running", process.pid, restarts, now(), self.status.exit_code)
         code = process.wait()
         if process.stdin is not None:
             process.stdin.close()
-        _kill_group(process.pid, signal.SIGKILL)  # what the child has left behind
+        kill_group(process.pid, signal.SIGKILL)  # what the child has left behind
         return code
 
     def end(self, how: signal.Signals) -> None:
@@ -176,23 +164,23 @@ class _Keeper(threading.Thread):
         with self._lock:
             process = self._process
         if process is not None and process.returncode is None:
-            _kill_group(process.pid, how)
+            kill_group(process.pid, how)
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
-        if self._child.socket is not None:
-            self._child.socket.unlink(missing_ok=True)
-        command = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), self._watch, *self._child.command]
+        if self.child.socket is not None:
+            self.child.socket.unlink(missing_ok=True)
         with self._lock:
             if self._stopping.is_set():
                 return None
             process = subprocess.Popen(
-                command,
+                guarded(self.child.command, self._watch),
                 stdin=subprocess.PIPE if self._watch == "pipe" else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                cwd=self._child.directory,
-                env={**os.environ, **self._child.environment},
+                cwd=self.child.directory,
+                env={**os.environ, **self.child.environment},
                 start_new_session=True,
+                pass_fds=tuple(self.child.inherited),
             )
             self._process = process
         assert process.stdout is not None
@@ -205,8 +193,3 @@ def _copy(source: IO[bytes], log: CappedLog) -> None:
     with source:
         while chunk := os.read(source.fileno(), 65536):
             log.write(chunk)
-
-
-def _kill_group(pid: int, how: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, how)

@@ -6,16 +6,22 @@ import errno
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from millpond.core.errors import AccessDenied, Conflict, SettingsError
+from millpond.core.errors import AccessDenied, Conflict, SettingsError, Unavailable
 from millpond.core.fingerprints import fingerprint
 
 _LONGEST_PATH = 100  # the system's limit is 104 to 108 bytes
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+#: Connections that may wait to be accepted.
+BACKLOG = 2048
+
+
+def listen(host: str, port: int, setting: str = "--port") -> socket.socket:
+    """A listening socket; port 0 takes a free one. `setting` is where another port is chosen.
 
     Raises:
         Conflict: The port is in use.
@@ -27,12 +33,12 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(2048)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             what = f"Port {port} of {host} is in use by another program."
-            raise Conflict(what, hint="stop that program, or choose another port with --port") from error
+            raise Conflict(what, hint=f"stop that program, or choose another port with {setting}") from error
         raise SettingsError(f"The server cannot listen on {host}:{port}: {error.strerror}.") from error
     return listener
 
@@ -56,3 +62,50 @@ def part_socket(run: Path, name: str) -> Path:
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise AccessDenied("The directory for sockets belongs to, or is open to, others.", where=str(directory))
     return directory / f"{name}.sock"
+
+
+@contextmanager
+def part_listener(path: Path) -> Iterator[socket.socket]:
+    """A listening Unix socket, of mode 0600 from the moment it exists; removed at the end.
+
+    A socket that a dead process left behind is replaced.
+
+    Raises:
+        Unavailable: A process is answering on that socket already, or the path cannot be bound.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_live_socket(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"the socket cannot be made: {error.strerror or error}", where=str(path), hint="choose a shorter path"
+        ) from error
+    finally:
+        os.umask(mask)
+    ours = path.stat().st_ino
+    try:
+        yield listener
+    finally:
+        listener.close()
+        # While the last answers were given, a successor may have put its own socket there.
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == ours:
+                path.unlink()
+
+
+def _refuse_live_socket(path: Path) -> None:
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise Unavailable("a server is answering on this socket already", where=str(path), hint="stop it first")

@@ -8,16 +8,16 @@ receipt starts as it does from the log.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from millpond.core.errors import RequestError
 from millpond.core.names import did_you_mean
-from millpond.serving.metadata import output_tensors
 from millpond.serving.ports import ServedModel
 from millpond.serving.predictor import Predictor, Scored
-from millpond.serving.segments import json_text
+from millpond.serving.protocol.metadata import output_tensors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,14 +138,14 @@ def _answer_table(scored: Scored, served: ServedModel, keys: pa.Table, schema: p
 
     count = len(scored.ids)
     values = {
-        "prediction_id": scored.ids,
+        "prediction_id": list(scored.ids),
         "probability": scored.outputs,
         "prediction": scored.outputs,
         "answer": scored.answers,
         "model": [served.model] * count,
         "version": [served.version] * count,
         "as_of": scored.featurized.as_of,
-        "snapshots": [json_text(scored.featurized.snapshots)] * count,
+        "snapshots": [json.dumps(dict(scored.featurized.snapshots))] * count,
         "predicted_at": [scored.scored_at] * count,
     }
     arrays = [pa.array(values[name], schema.field(name).type) for name in output_columns(served)]

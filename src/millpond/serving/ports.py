@@ -51,6 +51,19 @@ OUTPUT = OutputColumn("output", "float64")
 
 
 @dataclass(frozen=True)
+class LogPolicy:
+    """What of a version's answers is logged.
+
+    Attributes:
+        sample: Share of requests that are logged, in (0, 1]; chosen by a hash of the prediction id.
+        redact: Columns of requests and of raw inputs whose values are never written down.
+    """
+
+    sample: float = 1.0
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ServedModel:
     """A version, as who asks it must know it.
 
@@ -64,6 +77,7 @@ class ServedModel:
         inputs: Raw inputs of the estimator, in order: name -> type.
         outputs: What the runtime gives, in order; `OUTPUT` alone for a trained model.
         matrix: Whether the model takes one unnamed tensor of shape [rows, inputs] and knows no column names.
+        logging: What of its answers is logged.
     """
 
     model: str
@@ -75,6 +89,7 @@ class ServedModel:
     inputs: Mapping[str, str]
     outputs: tuple[OutputColumn, ...] = (OUTPUT,)
     matrix: bool = False
+    logging: LogPolicy = LogPolicy()
 
 
 class OutputWanted(NamedTuple):
@@ -278,7 +293,10 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answered row: what the log keeps, and a receipt starts from."""
+    """One answered row, as the log gives it back, and a receipt starts from.
+
+    `output` is the first of `outputs`, NaN where that is no number; `outputs` is empty where there is only it.
+    """
 
     id: str
     model: str
@@ -294,6 +312,7 @@ class Prediction:
     latency_ms: float
     events: Mapping[str, int] = field(default_factory=dict)
     synced_at: datetime | None = None
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LogRecord(NamedTuple):
@@ -327,8 +346,8 @@ class LogRecord(NamedTuple):
 
 
 class PredictionSink(Protocol):
-    """Where predictions are durable."""
+    """Where answers are durable."""
 
-    def write(self, predictions: Sequence[Prediction]) -> None:
-        """Durable when it returns."""
+    def write(self, records: Sequence[LogRecord]) -> None:
+        """Durable when it returns; all of them or none."""
         ...

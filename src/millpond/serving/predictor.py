@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING
 
 from millpond.core.errors import MillpondError
 from millpond.core.ids import new_id
-from millpond.core.time import now
+from millpond.core.time import now, to_microseconds
 from millpond.serving.columns import conform
-from millpond.serving.ports import Featurized, Featurizer, Prediction, PredictionSink, Runtime, ServedModel
+from millpond.serving.log.ids import RowIds
+from millpond.serving.ports import (
+    OUTPUT,
+    Answer,
+    Featurized,
+    Featurizer,
+    LogRecord,
+    Prediction,
+    PredictionSink,
+    Runtime,
+    ServedModel,
+)
+from millpond.serving.rows import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +48,7 @@ class Scored:
 
     rows: pa.Table
     featurized: Featurized
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     outputs: tuple[float, ...]
     answers: tuple[bool | None, ...]
     scored_at: datetime
@@ -67,9 +79,8 @@ class Predictor:
             MillpondError: The model failed, or answered something that is no finite number.
         """
         scored = self.score(rows, as_of)
-        predictions = self._predictions(scored, requested_by)
-        self._log.write(predictions)
-        return predictions
+        self._log.write([self._record(scored, requested_by)])
+        return self._predictions(scored, requested_by)
 
     def score(self, rows: pa.Table, as_of: datetime | None) -> Scored:
         """Answer the rows without logging. Same arguments and errors as `predict`."""
@@ -82,7 +93,7 @@ class Predictor:
         self._check_outputs(outputs, rows)
         threshold = self.served.threshold
         answers = tuple(None if threshold is None else output >= threshold for output in outputs)
-        ids = tuple(new_id("p") for _ in outputs)
+        ids = RowIds(new_id("p"), len(outputs))
         latency_ms = (time.perf_counter() - started) * 1000
         return Scored(rows, featurized, ids, outputs, answers, now(), latency_ms)
 
@@ -108,6 +119,30 @@ class Predictor:
                     where=self._name,
                     hint="look at the inputs of that row; retrain, or roll back to an earlier version",
                 )
+
+    def _record(self, scored: Scored, requested_by: str) -> LogRecord:
+        featurized, served = scored.featurized, self.served
+        synced_at = featurized.synced_at
+        answer = Answer(
+            served=served,
+            variant="live",
+            ids=scored.ids,
+            outputs={OUTPUT.name: list(scored.outputs)},
+            answers=None if served.threshold is None else [bool(each) for each in scored.answers],
+            as_of=[to_microseconds(each) for each in featurized.as_of],
+            synced_at=None if synced_at is None else to_microseconds(synced_at),
+        )
+        return LogRecord(
+            answer=answer,
+            request=Rows.from_arrow(scored.rows),
+            raw=False,
+            inputs=Rows.from_arrow(featurized.inputs),
+            predicted_at=to_microseconds(scored.scored_at),
+            requested_by=requested_by,
+            latency_us=round(scored.latency_ms * 1000),
+            snapshots=featurized.snapshots,
+            events=featurized.events,
+        )
 
     def _predictions(self, scored: Scored, requested_by: str) -> list[Prediction]:
         featurized = scored.featurized

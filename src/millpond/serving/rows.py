@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    #: A list holds values of one type, None for null: bool, int, float, str; an instant is an int, microseconds since
-    #: 1970 UTC. An array is float64 (NaN is null), int64 or bool.
-    Column: TypeAlias = list[Any] | np.ndarray[Any, Any]
+#: A list holds values of one type, None for null: bool, int, float, str; an instant is an int, microseconds since
+#: 1970 UTC. An array is float64 (NaN is null), int64 or bool.
+Column: TypeAlias = "list[Any] | np.ndarray[Any, Any]"
 
 
 @dataclass(slots=True)
@@ -97,14 +98,23 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     if all(each.matrix is not None for each in parts):
         return Rows(count, names, matrix=np.concatenate([each.matrix for each in parts]))
 
-    def joined(name: str) -> Column:
-        columns = [each.columns[name] for each in parts]
+    def joined(columns: Sequence[Column]) -> Column:
+        if all(isinstance(each, list) for each in columns):
+            return list(chain.from_iterable(columns))
         arrays = [each for each in columns if isinstance(each, np.ndarray)]
         if len(arrays) == len(columns) and len({each.dtype for each in arrays}) == 1:
             return np.concatenate(arrays)
         return [_plain(value) for column in columns for value in column]
 
-    return Rows(count, names, tuple(joined(name) for name in names))
+    tables = [_in_order(each, names) for each in parts]
+    return Rows(count, names, tuple(joined(columns) for columns in zip(*tables, strict=True)))
+
+
+def _in_order(rows: Rows, names: tuple[str, ...]) -> Sequence[Column]:
+    if rows.matrix is None and rows.names == names:
+        return rows.given
+    columns = rows.columns
+    return [columns[name] for name in names]
 
 
 def _plain(value: Any) -> Any:

@@ -91,6 +91,13 @@ class Profile(_Section):
         state: Folder of everything at rest, relative to the project.
         host: Address that the server listens on.
         port: Its port.
+        serving_port: Port at which predictions are asked for directly, over HTTP; None, in the file `false`, leaves
+            `port` alone for them.
+        grpc_port: The same over gRPC; None, in the file `false`, is none.
+        workers: Processes that answer predictions.
+        prediction_log: When an answer leaves: "commit" is once it is on the disk; "written" is once the operating
+            system has it, so that a loss of power may take the last hundredth of a second.
+        model_memory: Bytes from which the process of a version that serves natively is replaced; None is no bound.
         engine: What computes derived tables, checks and training sets. Small reads are always DuckDB's.
         threads: Threads of the query engine and of training; None means one a core.
         memory_limit: Memory of the query engine, such as "4GB"; None means 60 % of the machine's.
@@ -102,12 +109,29 @@ class Profile(_Section):
     state: str = STATE_NAME
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=1, le=65535)
+    serving_port: int | None = Field(default=8322, ge=1, le=65535)
+    grpc_port: int | None = Field(default=8323, ge=1, le=65535)
+    workers: int = Field(default=1, ge=1, le=256)
+    prediction_log: Literal["commit", "written"] = "commit"
+    model_memory: int | None = Field(default=None, ge=64 << 20)
     threads: int | None = Field(default=None, ge=1)
     memory_limit: str | None = None
     redis: str | None = Field(default=None, repr=False)
     body_limit: int = Field(default=16 << 20, ge=1024)
     engine: Literal["duckdb", "spark"] = "duckdb"
     spark: SparkSection = Field(default_factory=SparkSection)
+
+    @field_validator("serving_port", "grpc_port", mode="before")
+    @classmethod
+    def _no_port(cls, value: object) -> object:
+        return None if value is False else value  # TOML has no null
+
+    @model_validator(mode="after")
+    def _ports_of_their_own(self) -> Profile:
+        ports = [each for each in (self.port, self.serving_port, self.grpc_port) if each is not None]
+        if len(set(ports)) != len(ports):
+            raise ValueError(f"port, serving_port and grpc_port are {', '.join(map(str, ports))}; each is its own")
+        return self
 
     @field_validator("redis")
     @classmethod
@@ -159,6 +183,11 @@ class Settings(BaseModel):
     @property
     def spool(self) -> Path:
         return self.state / "spool"
+
+    @property
+    def serving(self) -> Path:
+        """The folder of what serving processes are told."""
+        return self.state / "serving"
 
     @property
     def logs(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ import pyarrow as pa
 import pytest
 
 from millpond.core.errors import NotFound, RequestError
-from millpond.core.time import now
+from millpond.core.time import now, to_microseconds
+from millpond.platform import versions
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import predict_rows
 from millpond.platform.receipts import trace
 from millpond.platform.skew import measure_skew, newest_skew
-from millpond.serving.ports import Prediction
-from millpond.serving.prediction_log import PredictionLog
+from millpond.serving.log.spool import PredictionLog
+from millpond.serving.ports import Answer, LogRecord, Prediction
+from millpond.serving.rows import Rows
 
 pytestmark = pytest.mark.slow
 
@@ -115,9 +116,27 @@ def test_a_changed_row_and_a_removed_one_are_told_apart(shop: Platform, orders_t
     assert {each.gone_keys for each in other} <= {("c13",), ("c6",)}
 
 
-def tampered(made: Prediction, **inputs: object) -> Prediction:
-    values = {**vars(made), "id": made.id[:-4] + "0000", "inputs": {**made.inputs, **inputs}}
-    return Prediction(**values)
+def tampered(shop: Platform, made: Prediction, **inputs: object) -> LogRecord:
+    """A prediction as if it had been made of other inputs."""
+    served = versions.served_model(shop, shop.store.version(made.model, made.version))
+    kinds = {column.name: column.type for column in served.columns}
+    request = {
+        name: [to_microseconds(each) if each is not None and kinds[name] == "instant" else each]
+        for name, each in made.request.items()
+    }
+    answers = None if made.answer is None else [made.answer]
+    as_of = [to_microseconds(made.as_of)]
+    return LogRecord(
+        answer=Answer(served, "live", [made.id[:-4] + "0000"], {"output": [made.output]}, answers, as_of),
+        request=Rows.of(request),
+        raw=False,
+        inputs=Rows.of({name: [each] for name, each in {**made.inputs, **inputs}.items()}),
+        predicted_at=to_microseconds(made.predicted_at),
+        requested_by=made.requested_by,
+        latency_us=1,
+        snapshots=made.snapshots,
+        events=made.events,
+    )
 
 
 def test_a_value_served_wrong_is_found_to_the_last_bit(shop: Platform, orders_to_ask: Any) -> None:
@@ -132,7 +151,7 @@ def test_a_value_served_wrong_is_found_to_the_last_bit(shop: Platform, orders_to
         "clock__Shout": "wrong",
     }
     log = PredictionLog(shop.settings.spool)
-    log.write([tampered(made, **wrong)])  # still in the spool of a process that lives
+    log.write([tampered(shop, made, **wrong)])  # still in the spool of a process that lives
     report = measure_skew(shop, "returned", sample=None)
     log.close()
     found = by_name(report)
@@ -242,14 +261,15 @@ def test_a_model_without_features_has_no_skew(shop: Platform) -> None:
         measure_skew(shop, "plain")
 
 
-def test_the_log_is_json_of_the_values(shop: Platform, orders_to_ask: Any) -> None:
-    """What the comparison rests on: the log's text reads back as the value that was served."""
+def test_the_log_has_a_typed_column_for_each_value(shop: Platform, orders_to_ask: Any) -> None:
+    """What the comparison rests on: what the log holds is the value that was served."""
     [made] = predict_rows(shop, "returned", orders_to_ask(2)[1:])
     measure_skew(shop, "returned")
     with shop.engine() as engine:
-        relation = engine.scan(shop.lake.snapshot("millpond.predictions"))
-        [(text,)] = engine.rows(f"SELECT inputs FROM {relation}")
-    assert json.loads(text) == made.inputs
+        relation = engine.scan(shop.lake.snapshot("predictions.returned"))
+        listed = ", ".join(f'"input__{name}"' for name in made.inputs)
+        [row] = engine.rows(f"SELECT {listed} FROM {relation}")
+    assert dict(zip(made.inputs, row, strict=True)) == made.inputs
 
 
 def test_pushed_events_that_have_not_landed_are_no_skew(shop: Platform) -> None:

@@ -63,7 +63,7 @@ def faces(tmp_path: Path) -> Iterator[Faces]:
     admin = local_admin(tmp_path)
     platform = ExamplePlatform(tmp_path)
     access = AccessStore.open(tmp_path / "platform.db")
-    services = Services(access, platform, platform, tmp_path / "worker.sock", "1.2.3")
+    services = Services(access, platform, platform, (tmp_path / "worker.sock",), "1.2.3")
     running = parts(services)
     yield Faces(create_app(services, running), services, platform, running, admin.token)
     access.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from millpond.core.time import now
 from millpond.monitoring.report import FeatureSkew, SkewExample, SkewReport
 from millpond.platform import feature_models as f
 from millpond.platform import read_models as m
+from millpond.platform import release_models as r
 from millpond.platform.events import Acknowledged
 from millpond.platform.tiers import Tier
 
@@ -48,6 +50,7 @@ class ExamplePlatform:
         self.champion = 2
         self.promotions: list[m.Promotion] = []
         self.measured: list[SkewReport] = []
+        self.released: list[r.ReleaseView] = [_release(self._start)]
 
     # --- Reader
 
@@ -171,7 +174,11 @@ class ExamplePlatform:
         if name != "late_arrival":
             return m.ModelPage(summary, (), ())
         versions = tuple(self._version(n) for n in (3, 2, 1))
-        return m.ModelPage(summary, versions, REQUEST, self._deployment())
+        return m.ModelPage(summary, versions, REQUEST, self._deployment(), self.releases(name))
+
+    def releases(self, model: str) -> tuple[r.ReleaseView, ...]:
+        self._model(model)
+        return tuple(reversed(self.released)) if model == "late_arrival" else ()
 
     def version(self, model: str, number: int) -> m.VersionPage:
         self._model(model)
@@ -294,6 +301,24 @@ class ExamplePlatform:
         self.promotions.append(done)
         return done
 
+    def start_release(self, model: str, wanted: r.ReleaseRequest, user: str) -> r.ReleaseView:
+        self._model(model)
+        self._version(int(wanted.version))
+        begun = replace(
+            _release(now()), version=int(wanted.version), why=wanted.why, who=user, id=len(self.released) + 1
+        )
+        self.released.append(begun)
+        return begun
+
+    def move_release(self, model: str, move: r.ReleaseMove, why: str, user: str) -> r.ReleaseView:
+        self._model(model)
+        if not self.released:
+            raise NotFound(f"No release of {model} is under way")
+        state = {"advance": "stepping", "rollback": "rolled back", "abort": "aborted"}[move]
+        step = self.released[-1].step + (move == "advance")
+        self.released[-1] = replace(self.released[-1], state=state, step=step, active=move == "advance", why=why)
+        return self.released[-1]
+
     # --- pieces
 
     def _answer(self, row, as_of, user) -> m.Answer:
@@ -396,3 +421,37 @@ _VIEWS = {
     "airport_weather": ("airport", "weather", "1h", ("temp", "wind_speed", "visib")),
     "plane_facts": ("plane", "planes", None, ("seats", "year")),
 }
+
+
+def _release(started: datetime) -> r.ReleaseView:
+    """Version 3 at the first of its steps."""
+    return r.ReleaseView(
+        id=1,
+        model="late_arrival",
+        version=3,
+        against=2,
+        kind="release",
+        state="stepping",
+        active=True,
+        step=1,
+        share=0.05,
+        shares=(0.05, 0.25),
+        every="10m",
+        shadow=None,
+        shadows=True,
+        requests=100,
+        rules=("errors <= 0.01 of the requests",),
+        who="admin",
+        why="passed 2 gates",
+        started_at=started,
+        step_started_at=started,
+        ended_at=None,
+        findings=(
+            r.RuleFinding("errors <= 0.01 of the requests", "holds", "1 of 812 requests failed (1 MillpondError)"),
+            r.RuleFinding("at least 1,000 requests", "waits", "812 so far"),
+        ),
+        variants=(
+            r.VariantCounts(2, "live", 15_420, 15_900, 0, 3, "", 0.412, 1.9, 0, None, None, 0),
+            r.VariantCounts(3, "canary", 812, 840, 1, 0, "1 MillpondError", 0.433, 2.1, 810, 0.0132, 0.21, 4),
+        ),
+    )

@@ -40,7 +40,7 @@ def main() -> int:
     worker = part_socket(state / "run", "inference")
     platform = ExamplePlatform(state)
     access = AccessStore.open(state / "platform.db")
-    services = Services(access, platform, platform, worker, "0.0.0", session_cookie(state))
+    services = Services(access, platform, platform, (worker,), "0.0.0", session_cookie(state))
     children = [Child("inference", [sys.executable, str(HERE / "faces_worker.py"), str(worker)], socket=worker)]
 
     def announce(banner) -> None:

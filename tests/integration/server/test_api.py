@@ -179,6 +179,8 @@ def test_answers_are_as_described(faces: Any) -> None:
     made = client.post("/api/v1/models/late_arrival/predict", json=rows).json()[0]["prediction_id"]
     filled = {"table": "flights", "view": "airport_weather", "model": "late_arrival", "number": "3", "id": made}
     bodies = {"predict": rows, "promote": {"version": 3, "why": "better"}, "skew": {}, "events": {"events": [{"x": 1}]}}
+    bodies |= {"releases": {"version": 3, "why": "try it"}}
+    bodies |= {move: {"why": "seen enough"} for move in ("advance", "rollback", "abort")}
     client.post("/api/v1/models/late_arrival/skew", json={})
     checked = 0
     for path, operations in document["paths"].items():
@@ -189,7 +191,7 @@ def test_answers_are_as_described(faces: Any) -> None:
             schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
             assert list(disagreements(answer.json(), schema, document["components"]["schemas"])) == []
             checked += 1
-    assert checked == 17
+    assert checked == 22
 
 
 def test_metrics_and_health(faces: Any) -> None:

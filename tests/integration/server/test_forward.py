@@ -64,7 +64,7 @@ def test_open_health_routes_reach_the_worker(running: Any) -> None:
 
 def test_metrics_of_the_worker_are_among_ours(client: httpx.Client) -> None:
     text = client.get("/metrics").text
-    assert "millpond_predictions_total 7" in text
+    assert 'millpond_predictions_total{worker="0"} 7' in text
     assert "millpond_server_serving_up 1" in text
 
 

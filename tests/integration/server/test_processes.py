@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import pytest
 
-from millpond.server.processes import BackOff, Child, Supervisor
+from millpond.core.child_processes import BackOff
+from millpond.server.processes import Child, Supervisor
 
 QUICK = BackOff(first=0.05, longest=0.4, healthy=5)
 STUBBORN = """

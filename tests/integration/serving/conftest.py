@@ -54,9 +54,9 @@ class Worker:
         return int(pages) * 4096
 
 
-def start_worker(place: str, spool: Path, model: Path, errors: Path) -> subprocess.Popen[bytes]:
+def start_worker(place: str, spool: Path, model: Path, errors: Path, *port: str) -> subprocess.Popen[bytes]:
     with errors.open("wb") as file:
-        return subprocess.Popen([sys.executable, str(WORKER), place, str(spool), str(model)], stderr=file)
+        return subprocess.Popen([sys.executable, str(WORKER), place, str(spool), str(model), *port], stderr=file)
 
 
 @pytest.fixture(scope="session")

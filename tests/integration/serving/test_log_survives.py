@@ -11,33 +11,47 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from millpond.core.errors import Unavailable
-from millpond.serving.ports import Prediction
-from millpond.serving.prediction_log import PredictionLog, drain, find, pending
+from millpond.serving.log.drain import drain, find, pending
+from millpond.serving.log.spool import PredictionLog
 
 pytestmark = pytest.mark.slow
 
-WRITER = textwrap.dedent(
+RECORDS = textwrap.dedent(
+    """
+    from millpond.serving.ports import Answer, LogRecord, RequestColumn, ServedModel
+    from millpond.serving.rows import Rows
+
+    COLUMNS = (RequestColumn("text", "string", True, "input"),)
+    SERVED = {name: ServedModel(name, 1, "classification", 0.5, COLUMNS, None, {"text": "string"}) for name in "mn"}
+
+    def record(ids, text, model="m"):
+        rows = Rows.of({"text": [text] * len(ids)})
+        answer = Answer(SERVED[model], "live", ids, {"output": [0.5] * len(ids)}, [True] * len(ids), [1] * len(ids))
+        return LogRecord(answer, rows, False, rows, 1, "ann", 1)
+    """
+)
+_SPACE: dict[str, Any] = {}
+exec(RECORDS, _SPACE)
+record = _SPACE["record"]
+
+WRITER = RECORDS + textwrap.dedent(
     """
     import sys, threading, time
-    from datetime import UTC, datetime
     from pathlib import Path
     from millpond.core.ids import new_id
-    from millpond.serving.ports import Prediction
-    from millpond.serving.prediction_log import PredictionLog
+    from millpond.serving.log.spool import PredictionLog
 
     log = PredictionLog(Path(sys.argv[1]), max_bytes=20_000)
-    now = datetime.now(UTC)
 
     def write():
         while True:
             ids = [new_id("p") for _ in range(3)]
-            log.write([
-                Prediction(i, "m", 1, now, now, "ann", 0.5, True, {"text": "x" * 200}, {}, {}, 1.0) for i in ids
-            ])
+            log.write([record(ids, "x" * 200)])
             sys.stdout.write(" ".join(ids) + "\\n")  # acknowledged
             sys.stdout.flush()
             time.sleep(0.002)
@@ -47,15 +61,44 @@ WRITER = textwrap.dedent(
     """
 )
 
+GATEWAY = RECORDS + textwrap.dedent(
+    """
+    import asyncio, os, sys
+    from pathlib import Path
+    from millpond.core.ids import new_id
+    from millpond.serving.log.spool import PredictionLog
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        log = PredictionLog(Path(sys.argv[1]), loop=loop, sync=sys.argv[2], max_bytes=20_000)
+
+        def ask(model):
+            ids = [new_id("p") for _ in range(3)]
+
+            def done(error):
+                assert error is None
+                os.write(1, (" ".join(ids) + "\\n").encode())  # acknowledged
+                loop.call_later(0.002, ask, model)
+
+            log.append(record(ids, "x" * 200, model), done)
+
+        for number in range(8):
+            ask("mn"[number % 2])
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+    """
+)
+
 DRAINER = textwrap.dedent(
     """
     import os, sys
     from pathlib import Path
-    from millpond.serving.prediction_log import drain
+    from millpond.serving.log.drain import drain
 
     lake = Path(sys.argv[2])
 
-    def write(rows, token):
+    def write(table, rows, token):
         print("writing", flush=True)
         target = lake / token
         if not target.exists():
@@ -95,12 +138,12 @@ def test_kill_9_of_a_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
         lines = kill_after(start(WRITER, spool), chance.randint(20, 120), chance.random() / 100)
         acknowledged += [each for line in lines for each in line.split()]
     assert len(acknowledged) > 200
-    waiting = [each.id for each in pending(spool)]
+    waiting = pending(spool, "m").column("prediction_id").to_pylist()
     assert set(acknowledged) <= set(waiting)
     assert len(waiting) == len(set(waiting))
     assert find(spool, acknowledged[-1]) is not None
 
-    def write(rows: object, token: str) -> None:
+    def write(table: str, rows: object, token: str) -> None:
         assert token not in written
         written[token] = rows.column("prediction_id").to_pylist()  # type: ignore[attr-defined]
 
@@ -111,6 +154,23 @@ def test_kill_9_of_a_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
     assert len(moved) % 3 == 0, "what one call writes is kept whole or not at all"
     assert not list(spool.glob("*.log"))
     assert not list(spool.glob("*.new"))
+
+
+@pytest.mark.parametrize("sync", ["commit", "written"])
+def test_kill_9_of_a_gateway_loses_nothing_acknowledged(tmp_path: Path, sync: str) -> None:
+    spool, chance = tmp_path / "spool", random.Random(5)
+    acknowledged: list[str] = []
+    for _ in range(2):
+        lines = kill_after(start(GATEWAY, spool, Path(sync)), chance.randint(20, 120), chance.random() / 100)
+        acknowledged += [each for line in lines for each in line.split()]
+    moved: dict[str, list[str]] = {"predictions.m": [], "predictions.n": []}
+    drained = drain(spool, lambda table, rows, token: moved[table].extend(rows.column("prediction_id").to_pylist()))
+    everything = moved["predictions.m"] + moved["predictions.n"]
+    assert moved["predictions.m"]
+    assert moved["predictions.n"]
+    assert set(acknowledged) <= set(everything)
+    assert len(everything) == len(set(everything)) == drained.predictions
+    assert len(everything) % 3 == 0, "a record is kept whole or not at all"
 
 
 def test_kill_9_of_writers_and_drains_moves_each_prediction_once(tmp_path: Path) -> None:
@@ -152,14 +212,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def prediction(number: int) -> Prediction:
-    from datetime import UTC, datetime
-
-    now = datetime.now(UTC)
-    text = {"text": "x" * 3_000}
-    return Prediction(f"p_{number:06d}", "m", 1, now, now, "ann", 0.5, True, text, {}, {}, 1.0)
-
-
 def test_a_full_disk_refuses_and_counts_nothing_half_written(small_disk: Path) -> None:
     spool = small_disk / "spool"
     log = PredictionLog(spool, max_bytes=50_000)
@@ -167,7 +219,7 @@ def test_a_full_disk_refuses_and_counts_nothing_half_written(small_disk: Path) -
     refused: list[Unavailable] = []
     for number in range(200):
         try:
-            log.write([prediction(number)])
+            log.write([record([f"p_{number:06d}"], "x" * 3_000)])
         except Unavailable as error:
             refused.append(error)
         else:
@@ -176,12 +228,12 @@ def test_a_full_disk_refuses_and_counts_nothing_half_written(small_disk: Path) -
     assert len(refused) + len(acknowledged) == 200
     assert all("No space left on device" in error.what for error in refused)
     assert all("free space" in error.hint for error in refused)
-    assert [each.id for each in pending(spool)] == acknowledged
+    assert pending(spool, "m").column("prediction_id").to_pylist() == acknowledged
 
     moved: list[str] = []
-    drained = drain(spool, lambda rows, token: moved.extend(rows.column("prediction_id").to_pylist()))
+    drained = drain(spool, lambda table, rows, token: moved.extend(rows.column("prediction_id").to_pylist()))
     assert drained.torn == 0
-    log.write([prediction(1_000)])  # there is space again
+    log.write([record(["p_001000"], "x" * 3_000)])  # there is space again
     log.close()
-    drain(spool, lambda rows, token: moved.extend(rows.column("prediction_id").to_pylist()))
+    drain(spool, lambda table, rows, token: moved.extend(rows.column("prediction_id").to_pylist()))
     assert moved == [*acknowledged, "p_001000"]

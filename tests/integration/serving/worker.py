@@ -1,4 +1,4 @@
-"""A serving worker with a real LightGBM model and some that misbehave: worker.py (SOCKET | PORT) SPOOL MODEL
+"""A serving worker with a real LightGBM model and some that misbehave: worker.py SOCKET SPOOL MODEL [PORT]
 
 Without a model (MODEL is "-") it starts in a moment, and only "slow" answers.
 """
@@ -12,12 +12,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
+from millpond.access.ports import Identity
 from millpond.core.errors import NotFound, Unavailable
 from millpond.core.time import now
-from millpond.server.inference import Limits, inference_app
-from millpond.server.inference_worker import serve_port, serve_socket
+from millpond.server.http.limits import Limits
+from millpond.server.present import ThreadedAnswering
+from millpond.server.sockets import listen, part_listener
+from millpond.server.worker import Ports, serve
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import Featurized, RequestColumn, ServedModel
-from millpond.serving.prediction_log import PredictionLog
 from millpond.serving.predictor import Predictor
 from millpond.serving.runtime import NativeRuntime
 
@@ -62,6 +67,16 @@ class Broken:
         raise KeyError("a secret of the house")
 
 
+class Everybody:
+    """Takes any token, and its text for the name of who asks."""
+
+    def authenticate_token(self, secret: str) -> Identity | None:
+        return Identity(secret, "user", now()) if secret.isalpha() else None
+
+    def authenticate_session(self, secret: str) -> Identity | None:
+        return None
+
+
 class Models:
     def __init__(self, spool: Path, directory: Path) -> None:
         log = PredictionLog(spool)
@@ -84,9 +99,11 @@ class Models:
 
 
 if __name__ == "__main__":
-    place, spool, directory = sys.argv[1:]
-    app = inference_app(Models(Path(spool), Path(directory)), limits=Limits(body_seconds=1.0, threads=2, waiting=6))
-    if place.isdigit():
-        serve_port(app, int(place))
-    else:
-        serve_socket(app, Path(place))
+    place, spool, directory, *ports = sys.argv[1:]
+    models = Models(Path(spool), Path(directory))
+    answering = ThreadedAnswering(models, Path(spool).with_name("unloaded.json"), threads=2, waiting=6)
+    limits = Limits(message_seconds=1.0)
+    port = listen("127.0.0.1", int(ports[0])) if ports else None
+    with part_listener(Path(place)) as trusted:
+        uvloop.run(serve(answering, trusted, Ports(port), Everybody(), limits))
+    answering.close()

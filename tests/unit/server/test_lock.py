@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from millpond.core.errors import Conflict
-from millpond.server.lock import InstanceLock, running_instance
+from millpond.server.lock import InstanceLock, refuse_second, running_instance
 from millpond.server.sockets import listen, part_socket
 
 
@@ -55,3 +55,14 @@ def test_a_socket_path_is_short_enough_however_deep_the_project(tmp_path: Path) 
         path.unlink()
         assert path.parent.stat().st_mode & 0o077 == 0
     far.parent.rmdir()
+
+
+def test_a_second_start_is_refused_with_the_addresses_of_the_first(tmp_path: Path) -> None:
+    refuse_second(tmp_path)
+    with InstanceLock(tmp_path) as lock:
+        lock.publish("http://127.0.0.1:1", "http://127.0.0.1:2", "127.0.0.1:3")
+        found = running_instance(tmp_path)
+        assert found is not None
+        assert (found["serving"], found["grpc"]) == ("http://127.0.0.1:2", "127.0.0.1:3")
+        with pytest.raises(Conflict, match="http://127.0.0.1:1"):
+            refuse_second(tmp_path)

@@ -1,9 +1,10 @@
 from pathlib import Path
 
+from millpond.core.capped_log import CappedLog
+from millpond.core.child_processes import BackOff
 from millpond.core.time import now
-from millpond.server.logs import CappedLog
 from millpond.server.metrics import ServerMetrics, area_of
-from millpond.server.processes import BackOff, ChildStatus
+from millpond.server.processes import ChildStatus
 
 
 def test_a_log_keeps_within_its_cap(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from millpond.serving.ports import Featurized, Prediction, RequestColumn, ServedModel
-from millpond.serving.prediction_log import PredictionLog
+from millpond.serving.log.ids import RowIds
+from millpond.serving.log.spool import PredictionLog
+from millpond.serving.ports import Answer, Featurized, LogRecord, Prediction, RequestColumn, ServedModel
 from millpond.serving.predictor import Predictor
+from millpond.serving.rows import Rows
 
 AT = datetime(2013, 12, 1, 8, tzinfo=UTC)
 
@@ -50,6 +52,33 @@ def make_prediction(number: int = 0, **changes: object) -> Prediction:
         "latency_ms": 1.25,
     }
     return Prediction(**{**values, **changes})  # type: ignore[arg-type]
+
+
+INSTANT = int(AT.timestamp()) * 1_000_000
+
+
+def make_record(number: int = 0, rows: int = 1, *, served: ServedModel | None = None, **changes: Any) -> LogRecord:
+    """The answers to a request, with ids that begin with p_ and the number."""
+    served = served or make_served()
+    answer = Answer(
+        served=served,
+        variant="live",
+        ids=RowIds(f"p_{number:08d}", rows),
+        outputs={"output": [(number + row) / 7 for row in range(rows)]},
+        answers=[number % 2 == 0] * rows,
+        as_of=[INSTANT] * rows,
+    )
+    values = {
+        "answer": answer,
+        "request": Rows.of({"origin": ["JFK"] * rows, "scheduled_at": [INSTANT] * rows, "distance": [187.5] * rows}),
+        "raw": False,
+        "inputs": Rows.of({"distance": [187.5] * rows, "seats": [None] * rows}),
+        "predicted_at": INSTANT + number,
+        "requested_by": "ann",
+        "latency_us": 1250,
+        "snapshots": {"flights": 8_123_456_789_012_345_678},
+    }
+    return LogRecord(**{**values, **changes})  # type: ignore[arg-type]
 
 
 class FromRequest:
@@ -104,6 +133,11 @@ def _make_served() -> Any:
 @pytest.fixture(name="make_prediction")
 def _make_prediction() -> Any:
     return make_prediction
+
+
+@pytest.fixture(name="make_record")
+def _make_record() -> Any:
+    return make_record
 
 
 @pytest.fixture(name="make_predictor")

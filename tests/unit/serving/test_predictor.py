@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from datetime import UTC, datetime
@@ -12,8 +13,9 @@ import pytest
 
 from millpond.core.errors import MillpondError, RequestError, Unavailable
 from millpond.serving.columns import conform
+from millpond.serving.log.drain import find
+from millpond.serving.log.spool import PredictionLog
 from millpond.serving.ports import ServedModel
-from millpond.serving.prediction_log import PredictionLog, find
 from millpond.serving.predictor import Predictor
 
 
@@ -37,9 +39,15 @@ def test_every_answer_is_in_the_log(predictor: Predictor, rows: pa.Table, spool:
     assert (first.requested_by, first.snapshots) == ("ann", {"flights": 42})
     assert before <= first.predicted_at <= datetime.now(UTC)
     assert first.latency_ms > 0
-    logged = find(spool, second.id)
-    assert logged is not None
-    assert (logged.output, logged.inputs, logged.model, logged.version) == (0.7, second.inputs, "late_arrival", 3)
+    found = find(spool, second.id)
+    assert found is not None
+    model, table = found
+    [row] = table.to_pylist()
+    assert model == row["model"] == "late_arrival"
+    assert (row["prediction_id"], row["output"], row["version"]) == (second.id, 0.7, 3)
+    assert {name: row[f"input__{name}"] for name in second.inputs} == second.inputs
+    assert {name: row[f"request__{name}"] for name in second.request} == second.request
+    assert json.loads(row["snapshots"]) == {"flights": 42}
 
 
 def test_a_probability_at_the_threshold_is_yes(make_predictor: Any, served: ServedModel, rows: pa.Table) -> None:

@@ -47,6 +47,9 @@ def test_the_environment_chooses_project_and_profile(project, tmp_path):
         (PROJECT + "defintions = 'a.py'\n", "project.defintions is not a setting", "did you mean 'definitions'?"),
         (PROJECT + "[profiles.local]\nprt = 1\n", "profiles.local.prt is not a setting", "did you mean 'port'?"),
         (PROJECT + "[profiles.local]\nport = 0\n", "profiles.local.port is 0", ""),
+        (PROJECT + "[profiles.local]\nserving_port = 0\n", "profiles.local.serving_port is 0", ""),
+        (PROJECT + "[profiles.local]\nworkers = 0\n", "profiles.local.workers is 0", ""),
+        (PROJECT + "[profiles.local]\nport = 8322\n", "8322, 8322, 8323; each is its own", ""),
         (PROJECT + "[profile.local]\n", "profile is not a setting", "did you mean 'profiles'?"),
         (PROJECT + "[profiles.local]\nengine = 'sprak'\n", "profiles.local.engine is 'sprak'", '"duckdb", "spark"'),
         (PROJECT + SPARK + "mastr = 'x'\n", "spark.mastr is not a setting", "did you mean 'master'?"),
@@ -65,6 +68,13 @@ def test_mistakes_are_named_with_file_and_match(project, text, what, hint):
     assert what in caught.value.what
     assert hint in caught.value.hint
     assert caught.value.where == str(project / "millpond.toml")
+
+
+def test_ports_of_serving_can_be_left_out(project):
+    assert load_settings(project, environment={}).profile.serving_port == 8322
+    (project / "millpond.toml").write_text(PROJECT + "[profiles.local]\nserving_port = false\ngrpc_port = false\n")
+    profile = load_settings(project, environment={}).profile
+    assert (profile.serving_port, profile.grpc_port, profile.workers) == (None, None, 1)
 
 
 def test_where_spark_runs(project):

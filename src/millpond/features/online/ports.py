@@ -138,6 +138,19 @@ class ViewState:
     entities: int
 
 
+class Mark(NamedTuple):
+    """What a lookup must know of the state that it reads; instants in microseconds since 1970 UTC.
+
+    Attributes:
+        source, position, grid, since: As in `ViewState`.
+    """
+
+    source: int
+    position: int
+    grid: int | None
+    since: int | None
+
+
 class Pushed(NamedTuple):
     """What pushing events did.
 
@@ -171,6 +184,10 @@ class OnlineReader(Protocol):
 
     def state(self, view: OnlineView) -> ViewState | None:
         """What the store holds of exactly this view; None is nothing."""
+        ...
+
+    def mark(self, view: OnlineView) -> Mark | None:
+        """As `state`, as little of it as each lookup needs."""
         ...
 
     def values(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[tuple[Any, ...] | None]:

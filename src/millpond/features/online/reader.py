@@ -16,7 +16,7 @@ from millpond.features.online.applying import LiveRules
 from millpond.features.online.environment import Environment, errors
 from millpond.features.online.keys import KeyCodec
 from millpond.features.online.packing import Packing
-from millpond.features.online.ports import EntityKey, OnlineView, ViewState
+from millpond.features.online.ports import EntityKey, Mark, OnlineView, ViewState
 from millpond.features.online.records import PREFIX
 from millpond.features.online.transactions import Reads
 
@@ -77,6 +77,10 @@ class LmdbReader:
     def state(self, view: OnlineView) -> ViewState | None:
         head = records.head_of(self._environment, self._txn, self._handle(view).id)
         return head.state(view) if head is not None else None
+
+    def mark(self, view: OnlineView) -> Mark | None:
+        head = records.head_of(self._environment, self._txn, self._handle(view).id)
+        return Mark(head.source, head.position, head.grid, head.since) if head is not None else None
 
     def values(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[tuple[Any, ...] | None]:
         handle = self._handle(view)

@@ -1,0 +1,198 @@
+"""wrk on one core against a server on another, and what the server's processes use meanwhile."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from benchmarks import processes
+
+SERVER_CORE, CLIENT_CORE = sorted(os.sched_getaffinity(0))[:2]
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SCRIPT = Path(__file__).with_name("rotate.lua")
+_SETTLE = 5.0  # seconds that a server has for what it was asked when wrk hung up
+
+
+@dataclass(frozen=True)
+class Window:
+    """What wrk and the processors showed during some seconds.
+
+    Attributes:
+        requests: Answered a second.
+        p50, p99: Latency, microseconds.
+        cpu: Processor time of all the server's processes, microseconds a request.
+        failed: Requests that were not answered with success.
+        client: Share of its core that wrk used; near 1, it could not ask any faster.
+        foreign: Share of the server's core that others used.
+    """
+
+    requests: float
+    p50: float
+    p99: float
+    cpu: float
+    failed: int
+    client: float
+    foreign: float
+
+
+class Tree:
+    """A server's processes, those it starts later included; also those whose parent has ended."""
+
+    def __init__(self, process: subprocess.Popen[str], before: Sequence[int]) -> None:
+        self.process = process
+        self._before = {*before}
+
+    def ids(self) -> list[int]:
+        return [each for each in processes.descendants(os.getpid()) if each not in self._before]
+
+    def cpu(self) -> float:
+        """Seconds so far."""
+        return sum(map(_seconds, self.ids()))
+
+    def memory(self) -> float:
+        """MiB; what processes share is counted once (PSS)."""
+        return sum(map(proportional_memory, self.ids()))
+
+    def find(self, *words: str) -> int | None:
+        """The first process whose command line has all of these words."""
+        for each in self.ids():
+            with suppress(OSError):
+                line = Path(f"/proc/{each}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if all(word in line for word in words):
+                    return each
+        return None
+
+    def settle(self) -> None:
+        """Wait until the server has done what it was asked."""
+        until = time.monotonic() + _SETTLE
+        before = self.cpu()
+        while time.monotonic() < until:
+            time.sleep(0.15)
+            now = self.cpu()
+            if now - before < 0.04:
+                return
+            before = now
+
+    def end(self) -> None:
+        """SIGTERM to the first process, and SIGKILL to all that are left of the tree."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=10)
+        for _ in range(5):
+            for each in self.ids():
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+            self.process.wait()
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
+            if not self.ids():
+                return
+            time.sleep(0.2)
+        raise SystemExit(f"processes {self.ids()} of {self.process.args!r} cannot be ended")
+
+
+@contextmanager
+def started(
+    command: Sequence[str], folder: Path, log: Path, variables: Mapping[str, str], output: int | IO[str] | None = None
+) -> Iterator[Tree]:
+    """Start a server on its core; all its processes have ended when the block ends."""
+    adopt_orphans()
+    before = processes.descendants(os.getpid())
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(SERVER_CORE), *command],
+            cwd=folder,
+            env={**os.environ, **variables},
+            stdout=said if output is None else output,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        )
+        tree = Tree(process, before)
+        try:
+            yield tree
+        finally:
+            tree.end()
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own has ended, so that daemons are found and ended too."""
+    set_child_subreaper = 36
+    ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+def press(tree: Tree, url: str, file: Path, connections: int, seconds: int, token: str | None = None) -> Window:
+    """One window of wrk.
+
+    Raises:
+        SystemExit: wrk cannot be run.
+    """
+    program = shutil.which("wrk")
+    if program is None:
+        raise SystemExit("The benchmark needs wrk on the PATH, and there is none: Debian's package wrk has it")
+    command = ["taskset", "-c", str(CLIENT_CORE), program, "-t1", f"-c{connections}", f"-d{seconds}s"]
+    command += ["--timeout", "30s", "-s", str(_SCRIPT), url, "--", str(file), *([f"Bearer {token}"] if token else [])]
+    cpu, core, began = tree.cpu(), core_busy(SERVER_CORE), time.perf_counter()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
+    took = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu, core = tree.cpu() - cpu, core_busy(SERVER_CORE) - core
+    if done.returncode:
+        raise SystemExit(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    answered = max(1, figures["requests"])
+    return Window(
+        requests=figures["requests"] / figures["microseconds"] * 1e6,
+        p50=figures["p50"],
+        p99=figures["p99"],
+        cpu=cpu / answered * 1e6,
+        failed=figures["failed"],
+        client=(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime) / took,
+        foreign=max(0.0, core - cpu) / took,
+    )
+
+
+def core_busy(core: int) -> float:
+    """Seconds that a core has worked since the machine started."""
+    line = next(each for each in Path("/proc/stat").read_text().splitlines() if each.startswith(f"cpu{core} "))
+    user, nice, system, _, _, irq, soft = (int(each) for each in line.split()[1:8])
+    return (user + nice + system + irq + soft) / _TICKS
+
+
+def proportional_memory(process: int) -> float:
+    """PSS in MiB; 0 of a process that has ended."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return 0.0
+
+
+def age(process: int) -> float:
+    """Seconds since a process started, to a hundredth."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / _TICKS
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _seconds(process: int) -> float:
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    return 0.0

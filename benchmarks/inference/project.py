@@ -1,0 +1,227 @@
+"""The project and the models of the inference benchmark, from fixed seeds, and what each model says to rows.
+
+`python -m benchmarks.inference.project make FOLDER` makes
+
+FOLDER/project     a Millpond project, ingested and trained: models `mixed`, `neighbours`, `keyed` (two versions)
+FOLDER/models      for every server: `lightgbm`, saved by MLflow, and copies of the versions `mixed`, `neighbours`
+FOLDER/cases       for each model JSON: names and types of columns, rows, and the probability of each by the model
+
+`python -m benchmarks.inference.project bare FOLDER MODEL CORE` times the model by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks import processes
+
+WIDTH, TREES, LEAVES = 30, 200, 31
+ROWS, EXAMPLES, FEW = 1_000, 20_000, 3_000  # rows in a case; examples of the models
+ACCOUNTS, PAYMENTS, QUESTIONS = 2_000, 5, 10_000
+STRINGS = {"city": 200, "shop": 50, "kind": 12, "brand": 5}
+NUMBERS = [f"n{index}" for index in range(10)]
+TYPES = {**dict.fromkeys(NUMBERS, "float64"), **dict.fromkeys(STRINGS, "string"), "member": "bool"}
+
+
+def make(folder: Path) -> None:
+    for name in ("project", "models", "cases"):
+        (folder / name).mkdir()
+    _lightgbm(folder)
+    _project(folder / "project")
+    for name, inputs in (("mixed", list(TYPES)), ("neighbours", [*NUMBERS, "shop", "kind", "member"])):
+        directory = folder / "models" / name
+        shutil.copytree(versions(folder / "project", name)[-1], directory)
+        frame = _visits(99, ROWS)[inputs]
+        answers = probabilities(directory, frame.astype({"member": float}))
+        _case(folder, name, {each: TYPES[each] for each in inputs}, _records(frame), answers)
+    _keyed(folder)
+
+
+def _lightgbm(folder: Path) -> None:
+    import lightgbm
+    import mlflow.lightgbm
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    chance = np.random.default_rng(1)
+    matrix = chance.normal(size=(EXAMPLES, WIDTH)).round(6)
+    score = matrix[:, 0] * matrix[:, 1] + np.sin(3 * matrix[:, 2]) + matrix[:, 3:8].sum(axis=1) / 3
+    labels = (score + chance.normal(size=EXAMPLES) > 0).astype(int)
+    parameters = {"objective": "binary", "num_leaves": LEAVES, "num_threads": 1, "seed": 1, "verbosity": -1}
+    booster = lightgbm.train(
+        {**parameters, "deterministic": True, "force_col_wise": True},
+        lightgbm.Dataset(matrix, labels),
+        num_boost_round=TREES,
+    )
+    shape = TensorSpec(np.dtype(np.float64), (-1, WIDTH)), TensorSpec(np.dtype(np.float64), (-1,))
+    signature = ModelSignature(inputs=Schema([shape[0]]), outputs=Schema([shape[1]]))
+    requirements = [f"lightgbm=={lightgbm.__version__}"]
+    path = str(folder / "models" / "lightgbm")
+    mlflow.lightgbm.save_model(booster, path, signature=signature, pip_requirements=requirements)
+    rows = chance.normal(size=(ROWS, WIDTH)).round(6)
+    types = {f"f{index}": "float64" for index in range(WIDTH)}
+    _case(folder, "lightgbm", types, rows.tolist(), booster.predict(rows, num_threads=1))
+
+
+def _visits(seed: int, count: int) -> Any:
+    """Ten numbers, four strings, a boolean, and a label that depends on them."""
+    import numpy as np
+    import pandas as pd
+
+    chance = np.random.default_rng(seed)
+    numbers = {name: chance.normal(size=count).round(6) for name in NUMBERS}
+    codes = {name: (size * chance.random(count) ** 2).astype(int) for name, size in STRINGS.items()}
+    member = chance.random(count) < 0.3
+    score = numbers["n0"] + numbers["n1"] * numbers["n2"] + codes["kind"] % 3 + (codes["city"] % 7) / 3 - member
+    return pd.DataFrame(
+        {
+            "visit": range(count),
+            "visited_at": pd.date_range("2026-01-01", periods=count, freq="min", tz="UTC").as_unit("us"),
+            **numbers,
+            **{name: [f"{name}-{code}" for code in each] for name, each in codes.items()},
+            "member": member,
+            "bought": (score + chance.normal(size=count) > 1.5).astype(int),
+        }
+    )
+
+
+def _history(today: datetime) -> tuple[Any, Any]:
+    """Payments of accounts two to three days ago and before, and questions about them since yesterday."""
+    import numpy as np
+    import pandas as pd
+
+    chance = np.random.default_rng(3)
+    count = ACCOUNTS * PAYMENTS
+    days = np.where(chance.random(count) < 0.5, 2, 15) + chance.random(count)  # no window of the features ends there
+    paid = [today - timedelta(days=each) for each in days]
+    payments = pd.DataFrame({"payment": range(count), "account": np.arange(count) % ACCOUNTS, "paid_at": paid})
+    for index in range(18):
+        payments[f"x{index}"] = chance.normal(size=count).round(6)
+    payments["paid_at"] = payments["paid_at"].astype("datetime64[us, UTC]")
+    latest = payments.sort_values("paid_at").groupby("account").tail(1).set_index("account")
+    accounts = chance.integers(0, ACCOUNTS, QUESTIONS)
+    known = latest.loc[accounts]
+    score = (known["x0"] + known["x1"] * known["x2"] + np.sin(3 * known["x3"])).to_numpy()
+    asked = [today - timedelta(days=1) + timedelta(seconds=8 * each) for each in range(1, QUESTIONS + 1)]
+    questions = pd.DataFrame({"question": range(QUESTIONS), "account": accounts, "asked_at": asked})
+    questions["asked_at"] = questions["asked_at"].astype("datetime64[us, UTC]")
+    questions["late"] = (score + chance.normal(size=QUESTIONS) > 0).astype(int)
+    return payments, questions
+
+
+def _project(folder: Path) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    payments, questions = _history(today)
+    tables = {"visits": _visits(2, EXAMPLES), "few": _visits(4, FEW), "payments": payments, "asked": questions}
+    for name, frame in tables.items():
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+    (folder / "millpond.toml").write_text('[project]\nname = "inference"\n')
+    definitions = Path(__file__).with_name("project_definitions.py").read_text()
+    (folder / "definitions.py").write_text(definitions)
+    millpond(folder, "ingest")
+    millpond(folder, "train")
+    millpond(folder, "feature", "refresh")
+    millpond(folder, "register", str(folder.parent / "models" / "lightgbm"), "--name", "lightgbm")
+    millpond(folder, "deploy", "lightgbm", "1")
+    # The second version of `keyed` becomes its canary: as large, from another seed.
+    (folder / "definitions.py").write_text(definitions.replace('"random_state": 0', '"random_state": 1'))
+    millpond(folder, "train", "keyed")
+
+
+def millpond(folder: Path, *arguments: str) -> str:
+    """Run a command in the project; what it printed.
+
+    Raises:
+        SystemExit: It failed; what it said is quoted.
+    """
+    command = [str(Path(sys.executable).with_name("millpond")), "--project", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=600)
+    if done.returncode:
+        raise SystemExit(f"millpond {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done.stdout
+
+
+def versions(project: Path, model: str) -> list[Path]:
+    """The directories of a model's versions in MLflow's format, oldest first."""
+    found = (project / ".millpond" / "artifacts" / model / "models").glob("*/artifacts")
+    return sorted(found, key=lambda path: (path / "MLmodel").stat().st_mtime)
+
+
+def probabilities(directory: Path, frame: Any) -> Any:
+    """What the bare scikit-learn pipeline of a version says."""
+    import cloudpickle
+
+    with (directory / "model.pkl").open("rb") as file:
+        return cloudpickle.load(file).predict_proba(frame)[:, 1]
+
+
+def _records(frame: Any) -> list[list[Any]]:
+    return [list(row) for row in frame.itertuples(index=False, name=None)]
+
+
+def _keyed(folder: Path) -> None:
+    """An account's features now, in plain pandas: its last payment, and how many there were within 7 and 30 days."""
+    import pandas as pd
+
+    payments = pd.read_parquet(folder / "project" / "payments.parquet").sort_values("paid_at")
+    recent = payments[payments["paid_at"] >= datetime.now(UTC) - timedelta(days=7)]
+    frame = payments.groupby("account").tail(1).set_index("account").sort_index()[[f"x{each}" for each in range(18)]]
+    frame.insert(0, "payments_7d", recent.groupby("account").size().reindex(frame.index, fill_value=0))
+    frame.insert(1, "payments_30d", payments.groupby("account").size())
+    frame = frame.iloc[:: ACCOUNTS // ROWS].add_prefix("habits__").astype(float)
+    answers = [probabilities(each, frame) for each in versions(folder / "project", "keyed")]
+    _case(folder, "keyed", {"account": "int64"}, [[int(key)] for key in frame.index], *answers)
+
+
+def _case(
+    folder: Path,
+    model: str,
+    types: Mapping[str, str],
+    rows: Sequence[Sequence[Any]],
+    answers: Sequence[float],
+    canary: Sequence[float] = (),
+) -> None:
+    case = {"types": types, "rows": rows, "answers": list(map(float, answers)), "canary": list(map(float, canary))}
+    (folder / "cases" / f"{model}.json").write_text(json.dumps(case))
+
+
+def bare_call(folder: Path, model: str) -> float:
+    """Rows a second of calling the bare pipeline with a frame of 1,000, one call after another; the best of three."""
+    import cloudpickle
+    import pandas as pd
+
+    case = json.loads((folder / "cases" / f"{model}.json").read_text())
+    frame = pd.DataFrame(case["rows"], columns=list(case["types"])).astype({"member": float})
+    with (folder / "models" / model / "model.pkl").open("rb") as file:
+        pipeline = cloudpickle.load(file)
+    best = 0.0
+    for _ in range(3):
+        began, calls = time.perf_counter(), 0
+        while calls < 5 or time.perf_counter() - began < 1:
+            pipeline.predict_proba(frame)
+            calls += 1
+        best = max(best, calls * len(frame) / (time.perf_counter() - began))
+    return best
+
+
+def main() -> None:
+    if sys.argv[1] == "make":
+        make(Path(sys.argv[2]))
+        processes.tell()
+    else:
+        os.sched_setaffinity(0, {int(sys.argv[4])})
+        processes.tell(rows=bare_call(Path(sys.argv[2]), sys.argv[3]))
+
+
+if __name__ == "__main__":
+    main()

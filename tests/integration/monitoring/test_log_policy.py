@@ -1,0 +1,68 @@
+"""What a model says of its log, from the definition to receipts and skew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from millpond.core.errors import NotFound
+from millpond.platform import logged
+from millpond.platform.plan import plan
+from millpond.platform.platform import Platform
+from millpond.platform.predictions import flush, predict_rows
+from millpond.platform.receipts import trace
+from millpond.platform.skew import measure_skew
+from millpond.platform.train import train
+from millpond.serving.log.ids import is_sampled
+
+pytestmark = pytest.mark.slow
+
+POLICY = 'log=mp.PredictionLog(sample=0.5, redact=["category", "habit__dearest"]),'
+
+
+def test_a_share_is_logged_and_what_is_redacted_says_so(shop: Platform, orders_to_ask: Any) -> None:
+    definitions = shop.settings.root / "definitions.py"
+    text = definitions.read_text()
+    definitions.write_text(text.replace('estimator="linear",\n    gates', f'estimator="linear", {POLICY}\n    gates'))
+    shop = Platform(shop.settings)
+    assert plan(shop).models == ()
+    assert not train(shop, "returned").trained, "what is logged has no part in the training"
+    assert train(shop, "returned", force=True).promoted
+
+    made = [each for row in orders_to_ask(60) for each in predict_rows(shop, "returned", [row])]
+    kept = [each for each in made if is_sampled(each.id, 0.5)]
+    assert 15 < len(kept) < 45
+    assert logged.counts(shop)["returned"] == len(kept)
+    assert flush(shop) == len(kept)
+    assert logged.counts(shop)["returned"] == len(kept)
+    assert [each.id for each in logged.newest(shop, "returned", 5)] == [each.id for each in reversed(kept)][:5]
+
+    asked = next(each for each in kept if each.request["customer_id"] is not None)
+    receipt = trace(shop, asked.id)
+    inputs = {each.name: each for each in receipt.inputs}
+    assert receipt.redacted == ("category", "habit__dearest")
+    assert "category" not in receipt.request
+    assert list(inputs) == list(asked.inputs)
+    for name in receipt.redacted:
+        assert (inputs[name].value, inputs[name].recomputed) == (None, None)
+    assert inputs["habit__orders_30d"].recomputed is True
+    assert inputs["amount"].value == asked.inputs["amount"]
+    assert all(each.recomputed is not False for each in receipt.inputs)
+
+    report = measure_skew(shop, "returned", sample=None)
+    found = {each.feature: each for each in report.features}
+    assert (report.looked_at, report.clean) == (len(kept), True)
+    assert found["habit__orders_30d"].equal == len(kept)
+    for name in ("habit__dearest", "clock__Shout"):
+        assert (found[name].compared, found[name].missing) == (0, 0)
+        assert found[name].reason.startswith("redacted")
+    with shop.engine() as engine:
+        relation = engine.scan(shop.lake.snapshot("predictions.returned"))
+        names = engine.schema(relation).names
+        assert not [name for name in names if "category" in name or "dearest" in name]
+
+    missing = next(each for each in made if each not in kept)
+    with pytest.raises(NotFound, match="no prediction") as refused:
+        trace(shop, missing.id)
+    assert "50.000% of its requests" in refused.value.hint
