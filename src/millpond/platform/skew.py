@@ -314,10 +314,12 @@ def _features(
 
 
 def _hidden_from_functions(loaded: versions.LoadedVersion) -> str:
-    """Why request features cannot be computed again; empty where they can."""
-    read = {column.name for column in loaded.served.columns if column.role == "request"} - {loaded.served.at}
-    hidden = sorted(read & {*loaded.served.logging.redact})
-    return f"redacted: the log does not keep {hidden[0]}, from which it is computed" if hidden else ""
+    """Why request features cannot be computed again; empty where they can.
+
+    Which columns they read is not kept with a version: each column of the request may be one.
+    """
+    hidden = sorted({column.name for column in loaded.served.columns} & {*loaded.served.logging.redact})
+    return f"redacted: the log does not keep {hidden[0]}, from which it may be computed" if hidden else ""
 
 
 def _meaning(view: Features, name: str) -> str:
