@@ -363,7 +363,7 @@ class TestTheServer:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             try:
-                if httpx.get(f"{base}/v2/health/live").status_code == 200:
+                if httpx.get(f"{base}/v2/health/ready").status_code == 200:
                     break
             except httpx.TransportError:
                 time.sleep(0.05)
@@ -377,7 +377,8 @@ class TestTheServer:
         answers: list[int] = []
 
         def ask() -> None:
-            answers.append(httpx.post(f"{base}/v2/models/slow/infer", json=request(), headers=headers).status_code)
+            answer = httpx.post(f"{base}/v2/models/slow/infer", json=request(), headers=headers, timeout=60)
+            answers.append(answer.status_code)
 
         asking = threading.Thread(target=ask)
         asking.start()
