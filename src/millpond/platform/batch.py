@@ -21,7 +21,7 @@ from millpond.platform.runtimes import open_runtime
 from millpond.registry.ports import Version
 
 #: Rows of a part: so many are joined at once, held in memory, and lost at most when the job is killed.
-PART_ROWS = 500_000
+PART_ROWS = 250_000
 
 
 def predict_batch(
