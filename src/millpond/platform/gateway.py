@@ -304,7 +304,8 @@ class Gateway:
 
     def _lane(self, command: Sequence[str], name: str, kind: str, served: Any) -> Lane:
         log = self._platform.settings.state / "logs" / f"{kind}-{served.model}-{served.version}.log"
-        limits = LaneLimits(memory_bytes=self._platform.settings.profile.model_memory)
+        profile = self._platform.settings.profile
+        limits = LaneLimits(memory_bytes=profile.model_memory, call_seconds=profile.model_seconds)
         return Lane(command, name=name, limits=limits, log=log, loop=self._loop)
 
     def _featurizer_command(self, model: str, version: int) -> list[str]:

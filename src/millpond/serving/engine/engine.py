@@ -134,9 +134,9 @@ class Engine:
         """See `serving.ports.Answering`."""
         deployed = self._deployed.get(model)
         if deployed is None:
-            for each in self._versions.opening():
-                if each.name == model:
-                    return each
+            late = next((each for each in self._versions.opening() if each.name == model), None)
+            if late is not None:
+                return late
         elif not deployed.deployment.loaded:
             return ModelState(model, version or str(deployed.deployment.live), "UNLOADED", "it was unloaded")
         return self._versions.states(model, self._loaded(model, version))
