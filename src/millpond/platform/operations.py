@@ -47,7 +47,10 @@ class PlatformOperations:
             raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
         served = versions.served_model(platform, champion)
         body = format_request(served.columns, records_to_arrow(rows, served), as_of=as_of)
-        reply = self._post(f"/v2/models/{model}/versions/{champion.number}/infer", body, user)
+        reply = self._post(f"/v2/models/{quote(model, safe='')}/infer", body, user)
+        number = int(reply["model_version"])
+        if number != champion.number:  # a release is under way, or has just ended
+            served = versions.served_model(platform, platform.store.version(model, number))
         return list(_answers(reply, served))
 
     def promote(self, model: str, version: int, why: str, user: str) -> Promotion:
@@ -122,6 +125,7 @@ def _answers(reply: Mapping[str, Any], served: ServedModel) -> list[Answer]:
             answer=said[row],
             threshold=served.threshold,
             as_of=parse_instant(outputs["as_of"][row]),
+            variant=reply["parameters"]["variant"],
         )
         for row in range(len(values))
     ]
