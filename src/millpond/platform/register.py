@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform as machine
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,17 @@ from millpond.core.fingerprints import fingerprint
 from millpond.core.names import NAME_RULE, is_name
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
+from millpond.platform.tiers import Tier, prepare
 from millpond.registry.ports import Candidate, Lineage, Version
 from millpond.serving.ports import OutputColumn, RequestColumn
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from millpond.registry.foreign import ForeignModel
+
+#: Rows that are drawn around a model's example, to compare it with its plan.
+_DRAWN = 1000
 
 #: What a column of a registered model may be.
 INPUT_TYPES = ("float64", "int64", "bool", "string", "instant")
@@ -56,13 +62,63 @@ def register(platform: Platform, source: str, name: str, *, inputs: Mapping[str,
             found = describe(directory, inputs)
             current.detail = f"{len(found.inputs)} inputs, {len(found.outputs)} outputs"
         with step(platform.listener, f"register {name}") as current:
-            version = platform.store.register(_candidate(platform, source, name, found))
-            current.detail = f"version {version.number}, loaded and tried in a clean process"
+            files, tier = _tier(found)
+            version = platform.store.register(_candidate(platform, source, name, found, files, tier))
+            current.detail = f"version {version.number}, loaded and tried in a clean process; serves {tier['tier']}"
     platform.audit(action="register", object=str(version), details={"source": source})
     return version
 
 
-def make_spec(found: ForeignModel) -> dict[str, Any]:
+def _tier(found: ForeignModel) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """How it can be served: compiled where its library's model gives numbers, and a plan gives the same ones."""
+    numbers = len(found.outputs) == 1 and found.outputs[0][:2] == ("output", "float64")
+    if found.estimator is None or not numbers or "instant" in found.inputs.values():
+        return {}, asdict(Tier("native", f"there are no plans for {_kind(found)}"))
+    sample, original = _sample(found), _original(found)
+    return prepare(found.estimator, found.inputs, "other", sample, original)
+
+
+def _kind(found: ForeignModel) -> str:
+    outputs = ", ".join(f"{name} ({kind})" for name, kind, _ in found.outputs)
+    return f"a model of the flavour {found.flavour} that gives {outputs}"
+
+
+def _sample(found: ForeignModel) -> pa.Table:
+    """The model's example, and rows around it: nothing else is known of its data."""
+    import numpy as np
+    import pyarrow as pa
+
+    draw = np.random.default_rng(0)
+    rows = np.arange(_DRAWN)
+    columns: dict[str, Any] = {}
+    for place, (name, kind) in enumerate(found.inputs.items()):
+        given = found.example[:, place] if found.matrix else found.example[name].to_numpy()
+        if kind in ("float64", "int64"):
+            numbers = given.astype("float64")
+            near = numbers[rows % len(numbers)]
+            drawn = np.where(rows % 2, near, near + draw.normal(scale=1 + np.abs(near)))
+            values = np.concatenate([numbers, np.round(drawn) if kind == "int64" else drawn])
+        else:
+            values = given[np.arange(len(given) + _DRAWN) % len(given)]
+        columns[name] = values
+    return pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+
+
+def _original(found: ForeignModel) -> Callable[[pa.Table], Sequence[float]]:
+    """What the model itself gives for rows of raw inputs, as MLflow asks it."""
+
+    def original(rows: pa.Table) -> Any:
+        import numpy as np
+
+        from millpond.training.frame import to_frame
+
+        frame = to_frame(rows, found.inputs)
+        return np.asarray(found.predict(frame.to_numpy() if found.matrix else frame), dtype="float64")
+
+    return original
+
+
+def make_spec(found: ForeignModel, tier: Mapping[str, Any]) -> dict[str, Any]:
     """What serving needs of a registered version, as plain JSON; see `versions.make_spec`."""
     columns = [RequestColumn(name, kind, name in found.required, "input") for name, kind in found.inputs.items()]
     return {
@@ -74,10 +130,18 @@ def make_spec(found: ForeignModel) -> dict[str, Any]:
         "outputs": [asdict(OutputColumn(*each)) for each in found.outputs],
         "matrix": found.matrix,
         "definitions": None,
+        "tier": dict(tier),
     }
 
 
-def _candidate(platform: Platform, source: str, name: str, found: ForeignModel) -> Candidate:
+def _candidate(
+    platform: Platform,
+    source: str,
+    name: str,
+    found: ForeignModel,
+    files: Mapping[str, bytes],
+    tier: Mapping[str, Any],
+) -> Candidate:
     from millpond.registry.git import code_state
 
     lineage = Lineage(
@@ -101,8 +165,8 @@ def _candidate(platform: Platform, source: str, name: str, found: ForeignModel) 
         params={"source": source, "flavour": found.flavour},
         input_example=found.example,
         expected=found.expected,
-        spec=make_spec(found),
-        files={},
+        spec=make_spec(found, tier),
+        files=files,
         lineage=lineage,
         trained_by=platform.user,
         tags={"millpond.source": source},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class ForeignModel:
         expected: Its numbers for them, flattened row by row; () where it does not give numbers.
         flavour: "lightgbm", "sklearn", "xgboost", ... or "python_function".
         requirements: Distribution -> exact version, of its requirements that are pinned.
+        estimator: What its library knows it by; None where only `predict` is known.
+        predict: What MLflow calls, with a frame or an array like `example`.
     """
 
     directory: Path
@@ -51,6 +53,8 @@ class ForeignModel:
     expected: tuple[float, ...]
     flavour: str
     requirements: Mapping[str, str]
+    estimator: Any
+    predict: Callable[[Any], Any]
 
 
 @contextlib.contextmanager
@@ -135,7 +139,17 @@ def describe(directory: Path, inputs: Mapping[str, str] | None = None) -> Foreig
         expected,
         flavours[0] if flavours else "python_function",
         requirements,
+        _raw(loaded),
+        loaded.predict,
     )
+
+
+def _raw(loaded: Any) -> Any:
+    """The object of the library that a model was made with; None where MLflow does not say."""
+    try:
+        return loaded.get_raw_model()
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _takes(
@@ -170,7 +184,7 @@ def _takes(
 
 def _of_estimator(loaded: Any, directory: Path) -> tuple[dict[str, str], tuple[str, ...], bool]:
     """What the estimator itself says of its features, where the model has no signature."""
-    raw = loaded.get_raw_model() if hasattr(loaded, "get_raw_model") else None
+    raw = _raw(loaded)
     count = None
     for name in ("num_feature", "num_features"):
         if callable(getattr(raw, name, None)):

@@ -55,7 +55,7 @@ def write_model(candidate: Candidate, directory: Path, *, run_id: str, model_id:
     model = Model(artifact_path=location, run_id=run_id, model_id=model_id)
     try:
         if candidate.source is not None:
-            _copy(candidate, candidate.source, model, directory)
+            _copy(candidate.source, model, directory)
         else:
             _write_flavours(candidate, model, directory)
         _write_records(candidate, directory / FOLDER)
@@ -68,14 +68,15 @@ def write_model(candidate: Candidate, directory: Path, *, run_id: str, model_id:
         ) from error
 
 
-def _copy(candidate: Candidate, source: Path, model: Model, directory: Path) -> None:
+def _copy(source: Path, model: Model, directory: Path) -> None:
     """Take a model over as it is, under the ids of its new place."""
     shutil.copytree(source, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     # What another Millpond kept beside it is of that store.
     shutil.rmtree(directory / FOLDER, ignore_errors=True)
     taken = type(model).load(str(source))
     taken.artifact_path, taken.run_id, taken.model_id = model.artifact_path, model.run_id, model.model_id
-    taken.metadata = {**(taken.metadata or {}), "millpond": {"model": candidate.model, "task": candidate.task}}
+    # What Millpond says of models of its own does not hold for one that it did not write.
+    taken.metadata = {name: value for name, value in (taken.metadata or {}).items() if name != "millpond"} or None
     taken.save(str(directory / "MLmodel"))
 
 

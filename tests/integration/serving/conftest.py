@@ -67,19 +67,19 @@ def worker(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     process = start_worker(str(socket), place / "spool", model_directory, errors)
     found = Worker(process, socket, place / "spool", errors)
     try:
-        wait_until_live(found)
+        wait_until_ready(found)
         yield found
     finally:
         process.terminate()
         process.wait(20)
 
 
-def wait_until_live(worker: Worker) -> None:
+def wait_until_ready(worker: Worker) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and worker.process.poll() is None:
         try:
             with worker.client() as client:
-                if client.get("/v2/health/live").status_code == 200:
+                if client.get("/v2/health/ready").status_code == 200:
                     return
         except httpx.TransportError:
             time.sleep(0.05)

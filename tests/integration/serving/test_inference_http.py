@@ -180,7 +180,7 @@ class TestBadCallers:
         flag.touch()
         try:
             body = refused(client.post("/v2/models/loading/infer", json=request()), 503)
-            assert "not loaded yet" in body["error"]
+            assert "being opened" in body["error"]
             response = client.get("/v2/models/loading/ready")
             assert (response.status_code, response.json()["ready"]) == (503, False)
             response = client.get("/v2/health/ready")
@@ -289,7 +289,7 @@ def test_more_callers_than_a_model_can_hold_are_sent_away(worker: Any) -> None:
             response = mine.post("/v2/models/slow/infer", json=request())
             statuses.append(response.status_code)
             if response.status_code == 429:
-                assert "requests to answer already" in refused(response, 429)["error"]
+                assert "version 3 of model 'slow'" in refused(response, 429)["error"]
 
     threads = [threading.Thread(target=ask) for _ in range(12)]
     for thread in threads:
@@ -297,7 +297,7 @@ def test_more_callers_than_a_model_can_hold_are_sent_away(worker: Any) -> None:
     for thread in threads:
         thread.join()
     assert len(statuses) == 12
-    assert 6 <= statuses.count(200) < 12
+    assert 5 <= statuses.count(200) < 12
     assert set(statuses) == {200, 429}
 
 
@@ -363,7 +363,7 @@ class TestTheServer:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             try:
-                if httpx.get(f"{base}/v2/health/live").status_code == 200:
+                if httpx.get(f"{base}/v2/health/ready").status_code == 200:
                     break
             except httpx.TransportError:
                 time.sleep(0.05)
@@ -377,7 +377,8 @@ class TestTheServer:
         answers: list[int] = []
 
         def ask() -> None:
-            answers.append(httpx.post(f"{base}/v2/models/slow/infer", json=request(), headers=headers).status_code)
+            answer = httpx.post(f"{base}/v2/models/slow/infer", json=request(), headers=headers, timeout=60)
+            answers.append(answer.status_code)
 
         asking = threading.Thread(target=ask)
         asking.start()

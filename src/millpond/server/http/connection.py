@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -19,6 +19,8 @@ from millpond.server.http.errors import Refusal
 from millpond.server.http.exchange import Exchange
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from millpond.server.http.doors import Door
     from millpond.server.http.server import HttpServer
 
@@ -35,6 +37,23 @@ _DRAIN_IDLE = 0.2
 
 # Why nothing is read from a connection, as bits.
 _WRITING, _ENTERING, _QUEUEING = 1, 2, 4
+
+
+#: What ends a head, and what makes one that is parsed each time anew.
+_END_OF_HEAD = b"\r\n\r\n"
+_NEVER_KNOWN = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+
+#: Heads that are remembered, and the longest of them in bytes.
+_KNOWN_HEADS, _LONGEST_KNOWN_HEAD = 1024, 2048
+
+
+class Head(NamedTuple):
+    """A request line and headers that the parser has taken, for a body of `length` bytes. Never changed."""
+
+    method: bytes
+    target: bytes
+    headers: Mapping[bytes, bytes]
+    length: int
 
 
 class Connection(asyncio.Protocol):
@@ -54,6 +73,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_held",
         "_idle_since",
+        "_last",
         "_lingering",
         "_parser",
         "_pauses",
@@ -82,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
+        self._last: Exchange | None = None  # one that this very piece of data made whole
         self._begun = False  # some of a request was read, and not all
         self._stopped = False  # no further request is read
         self._lingering = False
@@ -120,6 +141,13 @@ class Connection(asyncio.Protocol):
         if self._stopped:
             self._throw_away(data)
             return
+        fresh = not self._begun
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD) if fresh else 0
+        known = self.server.heads.get(data[:end]) if fresh else None
+        if known is not None and known.length == len(data) - end:
+            self._take(known, data[end:])
+            self._last = None
+            return
         in_body = self._exchange is not None
         if not in_body:
             self._head_bytes += len(data)
@@ -131,8 +159,41 @@ class Connection(asyncio.Protocol):
         except HttpParserUpgrade:
             self._stopped = True
             return
-        if self._begun and not self._stopped:
+        if self._stopped:
+            return
+        if self._begun:
             self._check_partial(len(data) if in_body else 0)
+        elif fresh:
+            self._remember(data, end)
+        self._last = None
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Go on with a whole request whose head was parsed before, for this or another connection."""
+        exchange = self._exchange = Exchange(self, head.method, head.target, head.headers, keep=True)
+        self._queue.append(exchange)
+        try:
+            self.door.enter(exchange)
+        except Exception as error:
+            self._refuse(exchange, error)
+            return
+        if exchange.user is None:
+            self._pause(_ENTERING)
+        self._body, self._size = body, len(body)
+        self.on_message_complete()
+
+    def _remember(self, data: bytes, end: int) -> None:
+        """Keep the head of a request that came whole and by itself: clients send the same one again and again."""
+        exchange = self._last
+        if exchange is None or end > _LONGEST_KNOWN_HEAD or not exchange.keep:
+            return
+        headers = exchange.headers
+        length = headers.get(b"content-length")
+        if length is None or int(length) != len(data) - end or headers.keys() & _NEVER_KNOWN:
+            return
+        heads = self.server.heads
+        if len(heads) >= _KNOWN_HEADS:
+            heads.clear()
+        heads[data[:end]] = Head(exchange.method, exchange.target, headers, int(length))
 
     # What the parser calls.
 
@@ -205,6 +266,7 @@ class Connection(asyncio.Protocol):
         self._until = 0.0
         self._idle_since = exchange.started
         exchange.whole = True
+        self._last = exchange
         if not exchange.keep:
             self._stopped = True
         if len(self._queue) > self.server.limits.pipelined:

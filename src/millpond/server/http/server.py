@@ -12,7 +12,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from millpond.server.http.connection import Connection
+from millpond.server.http.connection import Connection, Head
 from millpond.server.http.encoding import decompress, known_encoding
 from millpond.server.http.limits import Limits
 from millpond.server.sockets import BACKLOG
@@ -51,6 +51,7 @@ class HttpServer:
     Attributes:
         limits: As given.
         connections: Those that are open.
+        heads: Request heads by their text, which were parsed and taken before.
         held: Bytes of bodies that have come in part.
         draining: Whether the server is ending.
         date_line: The header `Date`, as it is now.
@@ -60,6 +61,7 @@ class HttpServer:
     def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
+        self.heads: dict[bytes, Head] = {}
         self.held = 0
         self.draining = False
         self.date_line = _date_line()

@@ -132,6 +132,13 @@ class Engine:
 
     def state(self, model: str, version: str | None = None) -> ModelState:
         """See `serving.ports.Answering`."""
+        deployed = self._deployed.get(model)
+        if deployed is None:
+            for each in self._versions.opening():
+                if each.name == model:
+                    return each
+        elif not deployed.deployment.loaded:
+            return ModelState(model, version or str(deployed.deployment.live), "UNLOADED", "it was unloaded")
         return self._versions.states(model, self._loaded(model, version))
 
     def index(self) -> Sequence[ModelState]:

@@ -165,8 +165,25 @@ class Plan:
         return score
 
     def predict(self, rows: Rows) -> dict[str, Column]:
-        """Outputs by name, as `ServedModel.outputs` has them."""
+        """Outputs by name, as `ServedModel.outputs` has them; of one row a list of Python floats."""
+        if rows.count == 1 and self.outputs == 1 and not self.described.numpy_link:
+            return {"output": [self._predict_one(rows)]}
         return {"output": self.scores(self.encode(rows))}
+
+    def _predict_one(self, rows: Rows) -> float:
+        """As `score_one`, of a row as the wires bring it."""
+        matrix = rows.matrix
+        if matrix is not None and not self._texts and (rows.names is self._names or rows.names == self._names):
+            self._row[:] = matrix.data.cast("B")
+            refused = self._run()
+            if refused:
+                raise self._refusal(refused - 1, float(matrix[0, refused - 1]))
+            score: float = self._result[0]
+            return score
+        if rows.names == self._names:
+            return self.score_one([column[0] for column in rows.given])
+        columns = rows.columns
+        return self.score_one([columns[name][0] if name in columns else None for name in self._names])
 
     def explain(self, rows: Rows) -> Explanation:
         """How each raw input contributed to each row's output: exact Shapley values (of trees: path-dependent).
