@@ -37,11 +37,21 @@ def _report(store: MLflowStore, version: Version) -> Path | None:
         return None
 
 
+def _find(store: MLflowStore, name: str, version: str | None) -> Version:
+    if version is not None:
+        return store.version(name, int(version) if version.isdigit() else version)
+    made = store.versions(name)
+    champion = next((each for each in made if "champion" in each.aliases), None)
+    return champion or (made[-1] if made else store.version(name, "champion"))
+
+
 @app.command()
 def show(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Model.")],
-    version: Annotated[str, typer.Option(help="Number or alias.")] = "champion",
+    version: Annotated[
+        str | None, typer.Option(help="Number or alias; default: the champion, else the newest.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """A version: metrics, what it was made of, where its report is."""
@@ -49,7 +59,7 @@ def show(
     with failures(output):
         platform = session(context).open(output)
         store = platform.store
-        found = store.version(name, int(version) if version.isdigit() else version)
+        found = _find(store, name, version)
         lineage, report, tier = store.lineage(found), _report(store, found), tier_of(platform, found)
         facts = [
             ("trained", f"{found.created_at:%Y-%m-%d %H:%M} UTC by {found.created_by}"),

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from millpond.core import errors
 from millpond.core.errors import MillpondError, NotFound, RequestError
+from millpond.core.names import did_you_mean
 from millpond.core.time import parse_instant
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
@@ -44,7 +45,7 @@ class PlatformOperations:
         platform = self._platform(user)
         champion = versions.champion(platform, model)
         if champion is None:
-            raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
+            raise NotFound(f"No version of model {model!r} serves", hint=_how_to_serve(platform, model))
         served = versions.served_model(platform, champion)
         body = format_request(served.columns, records_to_arrow(rows, served), as_of=as_of)
         reply = self._post(f"/v2/models/{quote(model, safe='')}/infer", body, user)
@@ -112,23 +113,42 @@ def _reason(why: str, what: str) -> str:
     return why.strip()
 
 
+def _how_to_serve(platform: Platform, model: str) -> str:
+    made = platform.store.versions(model)
+    if made:
+        return f"deploy one: millpond deploy {model} {made[-1].number}"
+    return did_you_mean(model, {*platform.definitions.models, *platform.store.models()}, noun="models")
+
+
 def _answers(reply: Mapping[str, Any], served: ServedModel) -> list[Answer]:
-    outputs = {each["name"]: each["data"] for each in reply["outputs"]}
-    values = outputs["probability" if served.task == "classification" else "prediction"]
-    said = outputs.get("answer", [None] * len(values))
+    outputs = {each["name"]: _by_row(each) for each in reply["outputs"]}
+    ids, instants = outputs.pop("prediction_id"), outputs.pop("as_of")
+    said = outputs.pop("answer", [None] * len(ids)) if served.task == "classification" else [None] * len(ids)
+    values = next(iter(outputs.values()))
     return [
         Answer(
-            prediction_id=outputs["prediction_id"][row],
+            prediction_id=ids[row],
             model=served.model,
             version=served.version,
             output=values[row],
             answer=said[row],
             threshold=served.threshold,
-            as_of=parse_instant(outputs["as_of"][row]),
+            as_of=parse_instant(instants[row]),
             variant=reply["parameters"]["variant"],
+            outputs={name: column[row] for name, column in outputs.items()} if served.task == "other" else {},
         )
-        for row in range(len(values))
+        for row in range(len(ids))
     ]
+
+
+def _by_row(tensor: Mapping[str, Any]) -> list[Any]:
+    """The values of a tensor, one a row; of a wide one a list a row."""
+    data: list[Any] = tensor["data"]
+    shape = tensor["shape"]
+    if len(shape) == 1 or (data and isinstance(data[0], list)):
+        return data
+    width = shape[1]
+    return [data[row * width : (row + 1) * width] for row in range(shape[0])]
 
 
 def _failure(body: Mapping[str, Any]) -> MillpondError:

@@ -529,17 +529,21 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answered row; `receipt` is the page of its receipt, `variant` is "live", or "canary" during a release."""
+    """One answered row; `receipt` is the page of its receipt, `variant` is "live", or "canary" during a release.
+
+    `outputs` has all outputs by name, of a model that was registered; `output` is then the first of them.
+    """
 
     prediction_id: str
     model: str
     version: int
-    output: float
+    output: Any
     answer: bool | None
     threshold: float | None
     as_of: datetime
     variant: str = "live"
     warnings: tuple[str, ...] = field(default=())
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def receipt(self) -> str:

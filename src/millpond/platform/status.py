@@ -55,7 +55,7 @@ class ProjectStatus:
 
 
 def project_status(platform: Platform) -> ProjectStatus:
-    """What is declared, and what of it is there."""
+    """What is declared, and what of it is there; registered models too."""
     tables = []
     for name, table in platform.definitions.tables.items():
         kind = "derived" if table.derivation else "ingested"
@@ -65,7 +65,7 @@ def project_status(platform: Platform) -> ProjectStatus:
         else:
             tables.append(TableStatus(name, None, None, kind))
     models = []
-    for name in platform.definitions.models:
+    for name in dict.fromkeys((*platform.definitions.models, *platform.store.models())):
         versions = platform.store.versions(name)
         champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
         trained_at = versions[-1].created_at if versions else None

@@ -132,6 +132,7 @@ def test_the_live_version_answers_and_the_answer_is_logged_first(bench: Bench) -
     answer = bench.told[0][1]
     assert list(answer.outputs["output"]) == pytest.approx([0.3, 1.0])
     assert answer.answers == [False, True]
+    assert all(type(each) is bool for each in answer.answers)  # as JSON can carry
     assert answer.variant == "live"
     assert len(set(answer.ids)) == 2
     assert sorted(answer.ids) == list(answer.ids)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from millpond.core.errors import MillpondError, RequestError, Unavailable
 from millpond.serving.engine.ports import AS_OF, Featured, InlineFeatures, Plan, Process
 from millpond.serving.lanes.ports import Reply
@@ -185,4 +187,6 @@ def thresholded(served: ServedModel, outputs: Mapping[str, Column]) -> Sequence[
     if served.threshold is None:
         return None
     threshold = served.threshold
-    return [each >= threshold for each in outputs["output"]]
+    found = outputs["output"]
+    values: Sequence[float] = found.tolist() if isinstance(found, np.ndarray) else found
+    return [each >= threshold for each in values]
