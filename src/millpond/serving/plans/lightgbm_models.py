@@ -11,6 +11,7 @@ from millpond.serving.plans.symbols import Core, NotCompilable
 
 #: LightGBM's kZeroThreshold.
 _ZERO = float(np.float32(1e-35))
+_DUMPED_INFINITY = 1e300
 
 
 def compile_lightgbm(booster: Any, about: str, tolerance: float = 0.0) -> Core:
@@ -109,8 +110,13 @@ def _nan_goes_left(node: dict[str, Any]) -> bool:
 
 
 def _threshold(node: dict[str, Any]) -> float:
-    """The threshold; numbers so near to zero that LightGBM takes them for it fall on the side of zero."""
+    """The threshold; numbers so near to zero that LightGBM takes them for it fall on the side of zero.
+
+    A split between all numbers and none has an infinite threshold, which a dump tells as 1e300.
+    """
     value = float(node.get("threshold", 0))
+    if value >= _DUMPED_INFINITY:
+        return float("inf")
     if -_ZERO <= value < 0:
         return float(np.nextafter(-_ZERO, -np.inf))
     return _ZERO if 0 <= value < _ZERO else value
