@@ -133,7 +133,7 @@ def measure(part: str, way: str, folder: Path) -> dict[str, Any]:
 
 def run() -> list[dict[str, Any]]:
     """Measure each part in each way, in turn; the fastest of the repeats counts."""
-    for name in processes.PEERS:
+    for name in ("feast", "polars"):
         processes.peer(name)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:

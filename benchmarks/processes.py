@@ -28,6 +28,7 @@ PEERS = {  # what cannot live in the project's own environment, because of older
     "bentoml": ("bentoml==1.4.39", *_MODELS),  # 1.4.40 wants a newer certifi than others allow
     "litserve": ("litserve>=0.2,<0.3", *_MODELS),
     "kserve": ("kserve>=0.21,<0.22", *_MODELS, "pandas<3"),
+    "kserve-client": ("kserve>=0.21,<0.22", "pandas<3"),  # asked by a test
     "ray": ("ray[serve]>=2.50,<3", *_MODELS),
     "mlserver": (  # a newer uvloop ends its worker processes
         "mlserver==1.7.1",
@@ -42,7 +43,11 @@ PEERS = {  # what cannot live in the project's own environment, because of older
 
 
 def peer(name: str) -> str:
-    """The interpreter of a peer's environment, which is made when it is missing or has other requirements."""
+    """The interpreter of a peer's environment, which is made when it is missing or has other requirements.
+
+    Raises:
+        SystemExit: It cannot be made.
+    """
     folder = ROOT / ".venv-peers" / name
     python, installed = folder / "bin" / "python", folder / "installed.json"
     wanted = json.dumps(PEERS[name])
@@ -51,14 +56,14 @@ def peer(name: str) -> str:
     print(f"installing {name} into {folder} ...", file=sys.stderr, flush=True)
     uv = shutil.which("uv", path=f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is None:
-        raise SystemExit(f"The benchmark needs {name}, and there is no uv to install it with: run `make install` first")
+        raise SystemExit(f"{name} is needed, and there is no uv to install it with: run `make install` first")
     for command in (
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
         [uv, "pip", "install", "--quiet", "--python", str(python), *PEERS[name]],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"The benchmark needs {name}, which cannot be installed: {done.stderr.strip()[-500:]}")
+            raise SystemExit(f"{name} is needed, and cannot be installed: {done.stderr.strip()[-500:]}")
     installed.write_text(wanted)
     return str(python)
 

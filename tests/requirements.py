@@ -1,14 +1,16 @@
-"""What the tests need of the operating system, installed where that is allowed, else named.
+"""What the tests need beside the project's environment, installed where that is allowed, else named.
 
     python tests/requirements.py
 
-Exits 0 when everything is there. Debian and its relatives: packages are installed when run as root.
+Exits 0 when everything is there. Debian and its relatives: packages are installed when run as root. Clients whose
+libraries are older than the project's get environments of their own.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 #: Program -> Debian package.
 NEEDED = {
@@ -21,6 +23,14 @@ NEEDED = {
 
 
 def main() -> None:
+    programs()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from benchmarks.processes import peer
+
+    peer("kserve-client")
+
+
+def programs() -> None:
     missing = sorted({package for program, package in NEEDED.items() if shutil.which(program) is None})
     if not missing:
         return

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,20 @@ class Project:
     @contextmanager
     def up(self) -> Iterator[httpx.Client]:
         """`millpond up` on a free port, ready to predict, and a client with the local token."""
+        with self.serve() as server:
+            yield server.client
+
+    @contextmanager
+    def serve(self) -> Iterator["Server"]:
+        """`millpond up` on free ports, ready to predict; ended with all that it started when the block ends."""
         log = self.folder / "up.log"
-        with log.open("w") as errors:
+        with log.open("a") as errors:
             process = subprocess.Popen(
-                self.command("up", "--port", "0", "--json"), stdout=subprocess.PIPE, stderr=errors, text=True
+                self.command("up", "--port", "0", "--json"),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
             )
         try:
             announced = ""
@@ -69,14 +80,45 @@ class Project:
                 line = process.stdout.readline()
                 assert line, log.read_text()
                 announced += line
-            headers = {"authorization": f"Bearer {(self.folder / '.millpond' / 'token').read_text().strip()}"}
-            with httpx.Client(base_url=json.loads(announced)["url"], headers=headers, timeout=60) as client:
+            addresses = json.loads(announced)
+            token = (self.folder / ".millpond" / "token").read_text().strip()
+            headers = {"authorization": f"Bearer {token}", "x-test-login": addresses["login"]}
+            with httpx.Client(base_url=addresses["url"], headers=headers, timeout=60) as client:
                 self.wait_for(lambda: client.get("/v2/health/ready").status_code == 200)
-                client.headers["x-test-login"] = json.loads(announced)["login"]
-                yield client
+                yield Server(addresses["url"], addresses["serving"], addresses["grpc"], token, client, process)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `millpond up`.
+
+    Attributes:
+        url: The one port of everything.
+        serving: Where workers answer predictions directly, over HTTP.
+        grpc: The same over gRPC, such as "127.0.0.1:8323".
+        token: The local token.
+        client: Of `url`, with the token.
+        process: The control process; the leader of a process group of its own.
+    """
+
+    url: str
+    serving: str
+    grpc: str
+    token: str
+    client: httpx.Client
+    process: "subprocess.Popen[str]"
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+    def children(self) -> dict[str, int]:
+        """Ids of the processes that are kept running, by name."""
+        told = self.client.get("/api/v1/status").json()["children"]
+        return {each["name"]: each["pid"] for each in told if each["pid"] is not None}
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +160,84 @@ def walked(trained_shop: Project, tmp_path: Path) -> Project:
     """A trained shop of the test's own."""
     shutil.copytree(trained_shop.folder, tmp_path / "shop")
     return Project(tmp_path / "shop")
+
+
+@pytest.fixture(scope="session")
+def inference_shop(trained_shop: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The trained shop with three models that Millpond did not train, all deployed; to be copied, not changed.
+
+    "lgb" is a LightGBM booster of 30 columns without names, "knn" a scikit-learn pipeline that is not compiled, "own"
+    a class of the user's own with four outputs.
+    """
+    place = tmp_path_factory.mktemp("inference")
+    project = Project(place / "shop")
+    shutil.copytree(trained_shop.folder, project.folder)
+    save_models(place / "models")
+    for name in ("lgb", "knn", "own"):
+        project.run("register", str(place / "models" / name), "--name", name)
+        project.run("deploy", name, "1")
+    return project
+
+
+@pytest.fixture(scope="session")
+def inference_models(inference_shop: Project) -> Path:
+    """The folder of the models that `inference_shop` registered, in MLflow's format."""
+    return inference_shop.folder.parent / "models"
+
+
+def save_models(folder: Path) -> None:
+    import lightgbm
+    import mlflow
+    import numpy as np
+    import pandas as pd
+    import sklearn
+    from mlflow.models import infer_signature
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    class Own(mlflow.pyfunc.PythonModel):
+        """Of a module that is nowhere, and so pickled whole."""
+
+        def predict(self, context, model_input, params=None):
+            number, word = model_input["number"], model_input["word"]
+            return pd.DataFrame(
+                {
+                    "double": number * 2.0,
+                    "length": word.str.len().astype("int64"),
+                    "long": word.str.len() > 3,
+                    "shout": word.str.upper() + "!",
+                }
+            )
+
+    chance = np.random.default_rng(7)
+    wide = chance.normal(size=(600, 30))
+    target = (wide[:, 0] * wide[:, 1] + np.abs(wide[:, 2]) > 0.6).astype(float)
+    settings = {"objective": "binary", "num_leaves": 15, "verbose": -1, "num_threads": 1}
+    booster = lightgbm.train(settings, lightgbm.Dataset(wide, target), num_boost_round=40)
+    mlflow.lightgbm.save_model(
+        booster,
+        folder / "lgb",
+        signature=infer_signature(wide[:5], booster.predict(wide[:5])),
+        pip_requirements=[f"lightgbm=={lightgbm.__version__}"],
+    )
+    small = pd.DataFrame(wide[:200, :3], columns=["height", "width", "depth"])
+    nearest = make_pipeline(StandardScaler(), KNeighborsRegressor(5)).fit(small, wide[:200, 3])
+    mlflow.sklearn.save_model(
+        nearest,
+        folder / "knn",
+        signature=infer_signature(small, nearest.predict(small)),
+        serialization_format="cloudpickle",
+        pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
+    )
+    words = pd.DataFrame({"number": [1.5, -2.0], "word": ["pond", "né"]})
+    mlflow.pyfunc.save_model(
+        folder / "own",
+        python_model=Own(),
+        signature=infer_signature(words, Own().predict(None, words)),
+        input_example=words,
+        pip_requirements=["pandas"],
+    )
 
 
 def write_orders(path: Path, rows: int = 1500) -> None:

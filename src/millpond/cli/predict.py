@@ -20,20 +20,32 @@ def command(
     as_of: Annotated[str | None, typer.Option(help='Instant of the features, such as "2013-12-24T18:00:00Z".')] = None,
     batch: Annotated[str | None, typer.Option(help="Score this table instead of one row.")] = None,
     to: Annotated[str | None, typer.Option(help="Table that --batch writes; default: scores_MODEL.")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Version that --batch scores with; default: the champion.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="With --batch: start over, whatever a stopped job has finished.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Predict for one row, or, with --batch, for a whole table."""
+    """Predict for one row, or, with --batch, for a whole table.
+
+    A batch that was stopped goes on where it was when the same command is run again.
+    """
     output = Output(as_json=json)
     with failures(output):
         from millpond.platform import predictions
+        from millpond.platform.batch import predict_batch
 
         platform = session(context).open(output)
         if batch is not None:
-            scored = predictions.predict_batch(platform, model, batch, to or f"scores_{model}")
+            scored = predict_batch(platform, model, batch, to or f"scores_{model}", version=version, fresh=fresh)
             value = {"table": scored.table, "rows": scored.rows, "snapshot": scored.id}
             output.data(value, f"wrote {scored.rows:,} predictions to {scored.table}, snapshot {scored.id}")
             output.next(f"millpond table show {scored.table}")
             return
+        if to is not None or version is not None or fresh:
+            raise RequestError("--to, --version and --fresh go with --batch", hint="name the table: --batch TABLE")
         row = dict(_pair(text) for text in values or [])
         instant = _instant(as_of) if as_of else None
         [made] = predictions.predict_rows(platform, model, [row], as_of=instant)

@@ -87,7 +87,7 @@ def build_training_set(engine: Engine, model: Model, examples: Snapshot, views: 
     relation = join_features(engine, _EXAMPLES, AT if model.time else None, pinned)
     quote = dialect_of(engine).quote
     read = [quote(name) for name in dict.fromkeys((*layout.kept, *layout.requested, *layout.added))]
-    read += [f"{_cast(quote(name), layout.inputs[name])} AS {quote(name)}" for name in layout.features]
+    read += [f"{cast_sql(quote(name), layout.inputs[name])} AS {quote(name)}" for name in layout.features]
     rows: Rows
     if model.request_features:
         rows = _complete(engine.reader(f"SELECT {', '.join(read)} FROM {relation}"), model, layout)
@@ -137,7 +137,7 @@ def _make_examples(engine: Engine, model: Model, examples: Snapshot, layout: Lay
     learnt = learnt_label(engine, model, usable) if usable_rows else LABEL
     quoted = {name: dialect.quote(name) for name in columns}
     values = [
-        f"{_cast(quoted[name], layout.casts[name])} AS {quoted[name]}" if name in layout.casts else quoted[name]
+        f"{cast_sql(quoted[name], layout.casts[name])} AS {quoted[name]}" if name in layout.casts else quoted[name]
         for name in columns
     ]
     values += [f"{learnt} AS {LABEL}", *(name for name in layout.added if name != LABEL)]
@@ -212,5 +212,6 @@ def _complete(reader: pa.RecordBatchReader, model: Model, layout: Layout) -> pa.
     return pa.RecordBatchReader.from_batches(completed(reader.schema.empty_table()).schema, batches())
 
 
-def _cast(value: str, type_: str) -> str:
+def cast_sql(value: str, type_: str) -> str:
+    """SQL of any engine that makes an expression's value one of a model input's type."""
     return f"CAST({value} AS {_SQL_TYPES[type_]})"

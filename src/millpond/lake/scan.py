@@ -47,11 +47,12 @@ class Scannable(Protocol):
         ...
 
 
-def scan_sql(plan: ScanPlan, *, filename: bool = False) -> str:
+def scan_sql(plan: ScanPlan, *, filename: bool = False, row_number: bool = False) -> str:
     """A relation, for use after FROM, in DuckDB's dialect.
 
     Args:
         filename: Whether there is a column `filename` with the path of each row's file.
+        row_number: Whether there is a column `file_row_number`, counted from 0 in each file; there must be a file.
     """
     types = {column.name: duckdb_type(plan.types[column.name]) for column in plan.columns}
     if not plan.files:
@@ -63,5 +64,5 @@ def scan_sql(plan: ScanPlan, *, filename: bool = False) -> str:
         f"{column.field_id}: {{name: {literal(column.name)}, type: {literal(types[column.name])}, default_value: NULL}}"
         for column in plan.columns
     )
-    extra = ", filename=true" if filename else ""
+    extra = (", filename=true" if filename else "") + (", file_row_number=true" if row_number else "")
     return f"read_parquet([{files}], schema=MAP {{{fields}}}{extra})"

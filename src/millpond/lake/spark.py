@@ -175,7 +175,9 @@ class SparkEngine:
         with translated(name):
             read = self._spark.read.parquet(_literal_path(str(folder))).selectExpr(*columns)
             read.createOrReplaceTempView(quoted(name))
-        self._folders.setdefault(name.lower(), []).append(folder)
+        for before in self._folders.pop(name.lower(), ()):
+            shutil.rmtree(before, ignore_errors=True)
+        self._folders[name.lower()] = [folder]
         self._kept.add(name.lower())
 
     def lazy(self, relation: str) -> nw.LazyFrame[Any]:

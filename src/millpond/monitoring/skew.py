@@ -58,7 +58,8 @@ class LoggedFeature:
 class Window:
     """Which logged predictions: those of a version, answered in `[since, until)`; None is unbounded.
 
-    Requests that carried raw inputs are left out: no feature was looked up for them.
+    Requests that carried raw inputs are left out: no feature was looked up for them. So is what a shadow would have
+    answered: nobody was.
     """
 
     model: str
@@ -70,6 +71,7 @@ class Window:
     def condition(self) -> str:
         """As an SQL condition on the columns of the prediction log."""
         parts = [f"model = {literal(self.model)}", f"version = {self.version}", "NOT coalesce(raw, false)"]
+        parts.append("shadow_of IS NULL")
         for bound, sign in ((self.since, ">="), (self.until, "<")):
             if bound is not None:
                 parts.append(f"predicted_at {sign} TIMESTAMPTZ {literal(format_instant(bound))}")

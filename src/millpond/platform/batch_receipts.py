@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from millpond.lake.ports import Snapshot, TableReader
 from millpond.platform import versions
 from millpond.platform.featurizing import LakeFeaturizer
 from millpond.platform.platform import Platform
-from millpond.serving.ports import Prediction
+from millpond.platform.versions import LoadedVersion
+from millpond.serving.ports import OUTPUT, Prediction, ServedModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from millpond.lake.duckdb import DuckDBEngine
 
 #: Property of a snapshot that a batch wrote: the snapshot of the table that it scored, as "table@id".
 SCORED = "scored"
@@ -27,14 +34,10 @@ class PinnedSnapshots:
         return self._lake.snapshot(table, self._numbers[table])
 
 
-def pin_sources(platform: Platform, scored: Snapshot) -> None:
-    """Keep the snapshots that a batch read from expiry, for its receipts."""
-    with platform.engine() as engine:
-        found = engine.rows(f"SELECT DISTINCT snapshots FROM {engine.scan(scored)}")
-    used = {(table, number) for (text,) in found for table, number in json.loads(text).items()}
-    table, _, number = scored.properties[SCORED].rpartition("@")
-    for name, identifier in {*used, (table, int(number))}:
-        platform.lake.pin(platform.lake.snapshot(name, identifier), f"receipts-{identifier}")
+def pin_for_receipts(platform: Platform, read: Mapping[str, int]) -> None:
+    """Keep the snapshots that a batch read (table -> snapshot id) from expiry, for its receipts."""
+    for table, number in read.items():
+        platform.lake.pin(platform.lake.snapshot(table, number), f"receipts-{number}")
 
 
 def find_in_batches(platform: Platform, prediction_id: str) -> Prediction | None:
@@ -55,38 +58,58 @@ def find_in_batches(platform: Platform, prediction_id: str) -> Prediction | None
 
 
 def _prediction(platform: Platform, batch: Snapshot, row: Mapping[str, Any]) -> Prediction:
-    from millpond.serving.batch import output_columns
-    from millpond.serving.columns import conform
+    from millpond.serving.batch import model_outputs, output_columns
 
     version = platform.store.version(row["model"], row["version"])
     loaded = versions.load(platform, version)
     served = loaded.served
-    table, _, number = batch.properties[SCORED].rpartition("@")
-    source = platform.lake.snapshot(table, int(number))
     keys = [name for name in batch.column_names if name not in output_columns(served)]
-    columns = [column.name for column in served.columns if column.name in source.column_names]
     snapshots: dict[str, int] = json.loads(row["snapshots"])
-    as_of = row["as_of"]
     with platform.engine() as engine:
-        listed = ", ".join(f'source."{name}"' for name in columns)
-        on = " AND ".join(f'source."{key}" IS NOT DISTINCT FROM scored."{key}"' for key in keys) or "false"
-        request = engine.reader(
-            f"SELECT {listed} FROM {engine.scan(source)} AS source JOIN {engine.scan(batch)} AS scored ON {on} "
-            f"WHERE scored.prediction_id = '{row['prediction_id']}'"
-        ).read_all()
-        featurizer = LakeFeaturizer(loaded.model, served, engine, PinnedSnapshots(platform.lake, snapshots))
-        inputs = featurizer.featurize(conform(request, served), as_of).inputs.to_pylist() if request.num_rows else [{}]
+        request = _request(platform, engine, served, batch, keys, row["prediction_id"])
+        inputs: Mapping[str, Any] = {}
+        if request.num_rows:
+            inputs = _inputs(loaded, engine, PinnedSnapshots(platform.lake, snapshots), request, row["as_of"])
+    outputs = {source: row[name] for name, source in model_outputs(served).items()}
+    numbers = [each for each in outputs.values() if isinstance(each, (int, float))]
     return Prediction(
         id=row["prediction_id"],
         model=version.model,
         version=version.number,
         predicted_at=row["predicted_at"],
-        as_of=as_of,
+        as_of=row["as_of"],
         requested_by=batch.properties.get("requested_by", ""),
-        output=row["probability" if served.task == "classification" else "prediction"],
-        answer=row.get("answer"),
+        output=float(numbers[0]) if numbers else float("nan"),
+        answer=row["answer"] if served.task == "classification" else None,
         request=request.to_pylist()[0] if request.num_rows else {},
-        inputs=inputs[0],
+        inputs=inputs,
         snapshots=snapshots,
         latency_ms=0.0,
+        outputs=outputs if served.outputs != (OUTPUT,) else {},
     )
+
+
+def _request(
+    platform: Platform, engine: DuckDBEngine, served: ServedModel, batch: Snapshot, keys: Sequence[str], id: str
+) -> pa.Table:
+    """The request columns of the row that a prediction was made for; no row where it cannot be told which that is."""
+    table, _, number = batch.properties[SCORED].rpartition("@")
+    source = platform.lake.snapshot(table, int(number))
+    listed = ", ".join(f'source."{each.name}"' for each in served.columns if each.name in source.column_names)
+    on = " AND ".join(f'source."{key}" IS NOT DISTINCT FROM scored."{key}"' for key in keys) or "false"
+    return engine.reader(
+        f"SELECT {listed} FROM {engine.scan(source)} AS source JOIN {engine.scan(batch)} AS scored ON {on} "
+        f"WHERE scored.prediction_id = '{id}'"
+    ).read_all()
+
+
+def _inputs(
+    loaded: LoadedVersion, engine: DuckDBEngine, snapshots: PinnedSnapshots, request: pa.Table, as_of: datetime
+) -> Mapping[str, Any]:
+    from millpond.serving.columns import conform
+
+    rows = conform(request, loaded.served)
+    if loaded.declared is not None:
+        rows = LakeFeaturizer(loaded.declared, loaded.served, engine, snapshots).featurize(rows, as_of).inputs
+    found: Mapping[str, Any] = rows.to_pylist()[0]
+    return found

@@ -15,6 +15,7 @@ from millpond.definitions.features import Entity
 from millpond.lake.ports import Engine, Snapshot
 from millpond.lake.schema import quoted
 from millpond.platform.alone import alone
+from millpond.platform.batch_jobs import give_up_all
 from millpond.platform.events import land
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush
@@ -47,6 +48,7 @@ def forget(platform: Platform, name: str, key: Mapping[str, Any]) -> Forgotten:
 
     Old snapshots are expired, except those that a version or a receipt pins; these are told. Their files are deleted
     now, those of the last day by a running platform once they are a day old.
+    Batches that were stopped are given up: what they have finished may be of the entity.
     Killed at any point, it may be repeated. The audit log keeps that it was done, and a fingerprint of the key.
 
     Args:
@@ -57,6 +59,7 @@ def forget(platform: Platform, name: str, key: Mapping[str, Any]) -> Forgotten:
     Raises:
         NotFound: No such entity.
         RequestError: The key is not the entity's, or a value is not of its column's type.
+        Conflict: A batch is running.
     """
     entities = platform.definitions.entities
     if name not in entities:
@@ -66,6 +69,7 @@ def forget(platform: Platform, name: str, key: Mapping[str, Any]) -> Forgotten:
         hint = f"its key is {', '.join(entity.keys)}"
         raise RequestError(f"{', '.join(key) or 'nothing'} is not the key of {entity.subject}", hint=hint)
     values = _typed(platform, entity, key)
+    give_up_all(platform)
     platform.audit(action="forget", object=f"entity {name}", details={"key": fingerprint({**key})})
     land(platform)
     online = _forget_online(platform, entity, values)

@@ -178,7 +178,7 @@ class Gateway:
             if found is not None and found.deployment == deployment:
                 deployed[name] = found
                 continue
-            complete = complete and (name, deployment.live) in self._failed
+            complete = complete and self._given_up(deployment, found)
             before = found or self._deployed.get(name)
             if before is not None:
                 deployed[name] = before
@@ -187,6 +187,14 @@ class Gateway:
             self.engine.deploy(deployed)
         if complete:
             self._generation = table.generation
+
+    def _given_up(self, deployment: Deployment, found: Deployed | None) -> bool:
+        """Whether all versions that are not at work cannot be opened, so that there is nothing to wait for."""
+        name, live = deployment.model, deployment.live
+        if found is None:
+            return (name, live) in self._failed
+        tried = [each for each in (deployment.canary, *deployment.shadows) if each is not None]
+        return all(each in found.versions or (name, each) in self._failed for each in tried)
 
     def _deploy(self, name: str, deployment: Deployment) -> Deployed | None:
         """The deployment with its versions, where they can answer; without a canary or shadow that cannot be opened."""
@@ -304,7 +312,8 @@ class Gateway:
 
     def _lane(self, command: Sequence[str], name: str, kind: str, served: Any) -> Lane:
         log = self._platform.settings.state / "logs" / f"{kind}-{served.model}-{served.version}.log"
-        limits = LaneLimits(memory_bytes=self._platform.settings.profile.model_memory)
+        profile = self._platform.settings.profile
+        limits = LaneLimits(memory_bytes=profile.model_memory, call_seconds=profile.model_seconds)
         return Lane(command, name=name, limits=limits, log=log, loop=self._loop)
 
     def _featurizer_command(self, model: str, version: int) -> list[str]:

@@ -48,9 +48,9 @@ class PlatformOperations:
             raise NotFound(f"No version of model {model!r} serves", hint=_how_to_serve(platform, model))
         served = versions.served_model(platform, champion)
         body = format_request(served.columns, records_to_arrow(rows, served), as_of=as_of)
-        reply = self._post(f"/v2/models/{model}/infer", body, user)  # by no number: a canary answers its share
+        reply = self._post(f"/v2/models/{quote(model, safe='')}/infer", body, user)
         number = int(reply["model_version"])
-        if number != served.version:
+        if number != champion.number:  # a release is under way, or has just ended
             served = versions.served_model(platform, platform.store.version(model, number))
         return list(_answers(reply, served))
 
@@ -134,6 +134,7 @@ def _answers(reply: Mapping[str, Any], served: ServedModel) -> list[Answer]:
             answer=said[row],
             threshold=served.threshold,
             as_of=parse_instant(instants[row]),
+            variant=reply["parameters"]["variant"],
             outputs={name: column[row] for name, column in outputs.items()} if served.task == "other" else {},
         )
         for row in range(len(ids))

@@ -1,4 +1,4 @@
-"""Predictions without a server: rows and whole tables, with the code that the server uses."""
+"""Predictions of rows without a server, with the code that the server uses; and the way of the log into the lake."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any
 from millpond.core.errors import NotFound, RequestError
 from millpond.core.names import did_you_mean
 from millpond.core.values import read_value
-from millpond.lake.ports import Snapshot
 from millpond.platform import versions
-from millpond.platform.batch_receipts import SCORED, pin_sources
-from millpond.platform.events import land_or_wait
 from millpond.platform.featurizer_host import open_featurizer
 from millpond.platform.logged import columns_of
 from millpond.platform.platform import Platform
-from millpond.platform.progress import step
 from millpond.registry.ports import Version
 from millpond.serving.ports import Prediction, PredictionSink, RequestColumn, ServedModel
 
@@ -32,17 +28,12 @@ if TYPE_CHECKING:
 _LOG_SNAPSHOTS = 30
 
 
-def load_predictor(
-    platform: Platform, version: Version, log: PredictionSink, engine: DuckDBEngine, *, online: bool = True
-) -> Predictor:
-    """A version ready to answer, with its own code; it looks features up online, or else through `engine`.
-
-    Without `online` all features are computed from the lake, which is the faster way for many rows at once.
-    """
+def load_predictor(platform: Platform, version: Version, log: PredictionSink, engine: DuckDBEngine) -> Predictor:
+    """A version ready to answer, with its own code; it looks features up online, or else through `engine`."""
     from millpond.serving.predictor import Predictor
 
     loaded = versions.load(platform, version)
-    featurizer = open_featurizer(platform, loaded, engine, online=online)
+    featurizer = open_featurizer(platform, loaded, engine, online=True)
     return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
 
 
@@ -63,37 +54,6 @@ def predict_rows(
     """
     with _champion_predictor(platform, model) as predictor:
         return predictor.predict(records_to_arrow(rows, predictor.served), as_of, platform.user)
-
-
-def predict_batch(platform: Platform, model: str, source: str, target: str) -> Snapshot:
-    """Score a table into a table with the model's champion; commits one snapshot of `target`, or nothing.
-
-    Constant memory. Features are as of each row's instant of prediction. The target has the keys of the source, and
-    the outputs that `serving.batch.predict_batches` names.
-
-    Raises:
-        NotFound: No such model, table, or no version serves.
-        RequestError: A row does not fit, or the target is a table that the project declares.
-    """
-    from millpond.serving.batch import predict_batches
-
-    if target in platform.definitions.tables:
-        raise RequestError(f"{target} is a table that the project declares", hint="name another table with --to")
-    land_or_wait(platform)
-    snapshot = platform.lake.snapshot(source)
-    with _champion_predictor(platform, model, online=False) as predictor, platform.engine() as engine:
-        served = predictor.served
-        declared = platform.definitions.tables.get(source)
-        keys = declared.keys if declared else ()
-        names = ", ".join(f'"{name}"' for name in _batch_columns(served, snapshot, keys))
-        with step(platform.listener, f"score {source} with {model}/{served.version}") as current:
-            rows = engine.reader(f"SELECT {names} FROM {engine.scan(snapshot)}")
-            properties = {SCORED: str(snapshot), "requested_by": platform.user}
-            scored = predict_batches(predictor, rows, keys=keys)
-            written = platform.lake.overwrite(target, scored, properties=properties)
-            pin_sources(platform, written)
-            current.detail = f"{written.rows:,} rows into {target}"
-    return written
 
 
 def flush(platform: Platform) -> int:
@@ -154,27 +114,14 @@ def _value(value: Any, column: RequestColumn, index: int) -> Any:
         raise RequestError(f"{value!r} is no {column.type}: {error}", where=where, hint=hint) from error
 
 
-def _batch_columns(served: ServedModel, snapshot: Snapshot, keys: Sequence[str]) -> list[str]:
-    there = set(snapshot.column_names)
-    for column in served.columns:
-        if column.required and column.name not in there:
-            hint = did_you_mean(column.name, there, noun=f"columns of {snapshot.table}")
-            raise RequestError(f"{snapshot.table} has no column {column.name!r}, which the model needs", hint=hint)
-    wanted = [*keys, *(column.name for column in served.columns if column.name in there)]
-    return list(dict.fromkeys(wanted))
-
-
 @contextmanager
-def _champion_predictor(platform: Platform, model: str, *, online: bool = True) -> Iterator[Predictor]:
+def _champion_predictor(platform: Platform, model: str) -> Iterator[Predictor]:
     from millpond.serving.log.spool import PredictionLog
 
     log = PredictionLog(platform.settings.spool)
-    version = versions.champion(platform, model)
-    if version is None:
-        platform.definitions.model(model)
-        raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
+    version = versions.require_champion(platform, model)
     try:
         with platform.engine() as engine:
-            yield load_predictor(platform, version, log, engine, online=online)
+            yield load_predictor(platform, version, log, engine)
     finally:
         log.close()

@@ -529,7 +529,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answered row; `receipt` is the page of its receipt.
+    """One answered row; `receipt` is the page of its receipt, `variant` is "live", or "canary" during a release.
 
     `outputs` has all outputs by name, of a model that was registered; `output` is then the first of them.
     """
@@ -541,6 +541,7 @@ class Answer:
     answer: bool | None
     threshold: float | None
     as_of: datetime
+    variant: str = "live"
     warnings: tuple[str, ...] = field(default=())
     outputs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -626,7 +627,7 @@ class Operations(Protocol):
         """Answer rows through the serving worker, one answer a row, in order.
 
         Args:
-            model: Its name; the champion answers.
+            model: Its name; the champion answers, or for a share of the requests the version that is being released.
             rows: Each maps request column -> plain JSON value; an instant is ISO 8601 text or an aware datetime.
             as_of: Instant at which features are looked up where a row does not say; None means now.
             user: Who asks.

@@ -82,6 +82,19 @@ def champion(platform: Platform, model: str) -> Version | None:
         return None
 
 
+def require_champion(platform: Platform, model: str) -> Version:
+    """The version that serves.
+
+    Raises:
+        NotFound: There is no such model, or no version of it serves.
+    """
+    version = champion(platform, model)
+    if version is None:
+        platform.definitions.model(model)
+        raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
+    return version
+
+
 def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: Trained) -> dict[str, Any]:
     """What serving needs of a version beside its estimator, as plain JSON."""
     snapshot = platform.lake.snapshot(model.examples.name, examples.sources[model.examples.name])

@@ -98,6 +98,7 @@ class Profile(_Section):
         prediction_log: When an answer leaves: "commit" is once it is on the disk; "written" is once the operating
             system has it, so that a loss of power may take the last hundredth of a second.
         model_memory: Bytes from which the process of a version that serves natively is replaced; None is no bound.
+        model_seconds: Seconds that one call of such a process may take; it is ended and started again then.
         engine: What computes derived tables, checks and training sets. Small reads are always DuckDB's.
         threads: Threads of the query engine and of training; None means one a core.
         memory_limit: Memory of the query engine, such as "4GB"; None means 60 % of the machine's.
@@ -114,6 +115,7 @@ class Profile(_Section):
     workers: int = Field(default=1, ge=1, le=256)
     prediction_log: Literal["commit", "written"] = "commit"
     model_memory: int | None = Field(default=None, ge=64 << 20)
+    model_seconds: float = Field(default=30.0, gt=0, le=3600)
     threads: int | None = Field(default=None, ge=1)
     memory_limit: str | None = None
     redis: str | None = Field(default=None, repr=False)

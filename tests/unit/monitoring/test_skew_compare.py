@@ -31,12 +31,14 @@ def log(
     number: int,
     request: Mapping[str, pa.Array] | None = None,
     raw: Sequence[bool | None] | None = None,
+    shadow_of: Sequence[int | None] | None = None,
 ) -> str:
     rows = {
         "prediction_id": [f"p_{each:05}" for each in range(number)],
         "model": ["m"] * number,
         "version": pa.array([1] * number, pa.int64()),
         "raw": pa.array(raw or [False] * number, pa.bool_()),
+        "shadow_of": pa.array(shadow_of or [None] * number, pa.int64()),
         "predicted_at": pa.array([AT + timedelta(minutes=each) for each in range(number)], pa.timestamp("us", "UTC")),
         "as_of": pa.array([AT] * number, pa.timestamp("us", "UTC")),
         "snapshots": ['{"t": 5}'] * number,
@@ -143,6 +145,11 @@ def test_names_of_any_kind(engine: DuckDBEngine) -> None:
 
 def test_requests_of_raw_inputs_are_left_out(engine: DuckDBEngine) -> None:
     relation = log(engine, {"v__a": pa.array([1, 2, 3])}, 3, raw=[False, True, None])
+    assert count(engine, relation, Window("m", 1))[0] == 2
+
+
+def test_what_a_shadow_would_have_answered_is_left_out(engine: DuckDBEngine) -> None:
+    relation = log(engine, {"v__a": pa.array([1, 2, 3])}, 3, shadow_of=[None, 4, None])
     assert count(engine, relation, Window("m", 1))[0] == 2
 
 

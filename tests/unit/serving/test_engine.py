@@ -228,6 +228,57 @@ def test_a_canary_with_other_columns_reads_the_request_anew(bench: Bench) -> Non
     assert bench.ask().served.version == 2
 
 
+def test_a_canary_that_refuses_what_the_live_version_takes_is_at_fault(bench: Bench) -> None:
+    other = Loaded(served(2, ("c", "d")), plan=Weights())
+    bench.deploy(Deployment("m", 1, canary=2, share=1.0), Loaded(served(1), plan=Weights()), other)
+    assert bench.ask().served.version == 1
+    assert bench.counts.of("m", 2, "canary").failed == 1
+    assert bench.counts.of("m", 2, "canary").refused == 0
+    bench.deploy(Deployment("m", 1, shadows=(2,)), Loaded(served(1), plan=Weights()), other)
+    assert bench.ask().served.version == 1
+    bench.loop.run()
+    assert bench.counts.of("m", 2, "shadow").failed == 1
+
+
+def test_a_shadow_that_cannot_even_be_asked_or_logged_holds_up_nothing(bench: Bench) -> None:
+    class Broken:
+        def look_up(self, rows: Rows, as_of: int | None) -> Featured | None:
+            raise ValueError("planted")
+
+    broken = Loaded(served(2), plan=Weights(), features=Broken())
+    shadow = Loaded(served(3), plan=Weights())
+    bench.deploy(Deployment("m", 1, shadows=(2, 3)), Loaded(served(1), plan=Weights()), broken, shadow)
+    append = bench.log.append
+
+    def refuse(record: Any, done: Any) -> None:
+        if record.shadow_of is not None:
+            raise Unavailable("the log is full")
+        append(record, done)
+
+    bench.log.append = refuse  # type: ignore[method-assign]
+    for _ in range(3):
+        assert bench.ask(raw=False).variant == "live"
+    bench.loop.run()
+    assert bench.counts.of("m", 2, "shadow").failed == 3
+    assert (bench.counts.of("m", 3, "shadow").rows, bench.counts.of("m", 3, "shadow").failed) == (3, 0)
+
+
+def test_features_that_cannot_be_looked_up_are_told(bench: Bench) -> None:
+    class Broken:
+        def look_up(self, rows: Rows, as_of: int | None) -> Featured | None:
+            raise Unavailable("planted")
+
+    bench.deploy(
+        Deployment("m", 1, canary=2, share=1.0),
+        Loaded(served(1), plan=Weights()),
+        Loaded(served(2), plan=Weights(), features=Broken()),
+    )
+    assert bench.ask(raw=False).served.version == 1
+    assert bench.counts.of("m", 2, "canary").failed == 1
+    bench.others.known["m", 7] = Loaded(served(7), plan=Weights(), features=Broken())
+    assert isinstance(bench.ask(raw=False, version="7"), Unavailable)
+
+
 def test_versions_by_number_and_models_that_are_not_there(bench: Bench) -> None:
     bench.deploy(Deployment("m", 1), Loaded(served(1), plan=Weights()))
     bench.others.known["m", 7] = Loaded(served(7), plan=Weights())

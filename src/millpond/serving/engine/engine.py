@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from millpond.core.errors import (
     AccessDenied,
     DeadlineExceeded,
+    MillpondError,
     NotFound,
     RequestError,
     Unavailable,
@@ -121,7 +123,11 @@ class Engine:
             version, variant = deployment.choose(request.routing_key or _entity(request, loaded))
             chosen = deployed.versions[version]
             if chosen is not loaded and chosen.signature != loaded.signature:
-                request = question.read(chosen.served)
+                try:
+                    request = question.read(chosen.served)
+                except RequestError as error:  # the live version takes it: the caller is not to suffer
+                    self.count(chosen, variant, 0, started, _not_taken(chosen, error))
+                    chosen, variant = loaded, LIVE
             _Asked(self, question, request, chosen, variant, started, deployed).start()
         except Exception as error:
             question.done(None, error)
@@ -134,9 +140,9 @@ class Engine:
         """See `serving.ports.Answering`."""
         deployed = self._deployed.get(model)
         if deployed is None:
-            for each in self._versions.opening():
-                if each.name == model:
-                    return each
+            late = next((each for each in self._versions.opening() if each.name == model), None)
+            if late is not None:
+                return late
         elif not deployed.deployment.loaded:
             return ModelState(model, version or str(deployed.deployment.live), "UNLOADED", "it was unloaded")
         return self._versions.states(model, self._loaded(model, version))
@@ -240,9 +246,11 @@ class Engine:
         self._mirrored.append(work)
 
     def _mirror_next(self) -> None:
-        self._mirrored.popleft()()
-        if self._mirrored:
-            self._loop.call_soon(self._mirror_next)
+        try:
+            self._mirrored.popleft()()
+        finally:
+            if self._mirrored:
+                self._loop.call_soon(self._mirror_next)
 
     def compare(self, loaded: Loaded, variant: str, one: Answer, live: Answer) -> None:
         """Count how a version's outputs differ from the ones of the live version on the same rows."""
@@ -278,7 +286,10 @@ class _Asked:
 
     def start(self) -> None:
         question = self._question
-        self._loaded.score(self._request, self._scored, question.deadline, question.gone)
+        try:
+            self._loaded.score(self._request, self._scored, question.deadline, question.gone)
+        except Exception as error:
+            self._refuse(error)
 
     def _scored(self, featured: Featured | None, outputs: Mapping[str, Column] | Exception) -> None:
         if isinstance(outputs, Exception) or featured is None:
@@ -397,18 +408,23 @@ class _Asked:
                 featured.events,
                 answer.served.version,
             )
-            self._engine.log(record, lambda _error: None)
+            with suppress(Exception):  # it was compared; nobody waits for its answer
+                self._engine.log(record, lambda _error: None)
 
         self._again(shadow, scored)
 
     def _again(self, loaded: Loaded, scored: Any) -> None:
+        request = self._request
         try:
-            same = loaded.signature == self._loaded.signature
-            request = self._request if same else self._question.read(loaded.served)
+            if loaded.signature != self._loaded.signature:
+                request = self._question.read(loaded.served)
+        except Exception as error:
+            scored(None, _not_taken(loaded, error))
+            return
+        try:
+            loaded.score(request, scored)
         except Exception as error:
             scored(None, error)
-            return
-        loaded.score(request, scored)
 
 
 def _entity(request: InferRequest, loaded: Loaded) -> str | None:
@@ -416,6 +432,17 @@ def _entity(request: InferRequest, loaded: Loaded) -> str | None:
     columns = request.rows.columns
     values = [columns[name][0] for name in loaded.keys if name in columns]
     return "\x1f".join(map(str, values)) if values else request.id
+
+
+def _not_taken(loaded: Loaded, error: Exception) -> MillpondError:
+    """That a version refuses what the live one takes: its own fault, not the caller's."""
+    found = MillpondError(
+        f"{loaded.name} does not take what the live version takes: {error}",
+        where=loaded.name,
+        hint="give its new columns defaults, or let callers send them before it is released",
+    )
+    found.__cause__ = error
+    return found
 
 
 def _number(model: str, version: str) -> int:

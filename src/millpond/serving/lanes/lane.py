@@ -56,8 +56,7 @@ class Lane:
     ) -> None:
         self._command, self._name, self._cwd = tuple(command), name, cwd
         self._limits = limits or LaneLimits()
-        threads = dict.fromkeys(_THREADS, str(self._limits.threads))
-        self._env = {**os.environ, **threads, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self._env = {**os.environ, **child_environment(self._limits.threads), **(env or {})}
         self._log = CappedLog(log) if log is not None else None
         self._loop = loop
         self._queue = Queue(name, self._limits)
@@ -232,7 +231,7 @@ class Lane:
         told = frame.meta or {}
         if frame.kind == "answer":
             told = {"what": f"it gave {frame.rows} rows for {rows}"}
-        self._failed(call, self._error(told))
+        self._failed(call, error_told(told, self._name))
         self._flush()
 
     def _deliver(self, call: list[Waiting], rows: Rows, meta: Mapping[str, Any]) -> None:
@@ -305,17 +304,6 @@ class Lane:
             hint="its log says more; it is tried again by itself",
         )
 
-    def _error(self, told: Mapping[str, Any]) -> MillpondError:
-        kind = getattr(errors, str(told.get("type", "")), None)
-        what, where, hint = (str(told.get(key, "")) for key in ("what", "where", "hint"))
-        if isinstance(kind, type) and issubclass(kind, MillpondError):
-            return kind(what, where=where, hint=hint)
-        return MillpondError(
-            f"{self._name} failed: {what}",
-            where=where or self._name,
-            hint=hint or "look at the request's inputs and the model's log; roll back to an earlier version",
-        )
-
     def _crashed(self, how: str) -> MillpondError:
         return MillpondError(
             f"{self._name} {how} while answering",
@@ -329,3 +317,26 @@ class Lane:
             where=self._name,
             hint="send fewer rows in one request; if that is no reason, roll back to an earlier version",
         )
+
+
+def child_environment(threads: int = LaneLimits.threads) -> dict[str, str]:
+    """What is added to the environment of a process that answers for a model: threads of numerical libraries."""
+    return {**dict.fromkeys(_THREADS, str(threads)), "PYTHONUNBUFFERED": "1"}
+
+
+def error_told(told: Mapping[str, Any], name: str) -> MillpondError:
+    """What a frame of kind "error" or "failed" says, as an exception.
+
+    Args:
+        told: Its meta.
+        name: Of the process, such as "version 3 of model 'x'".
+    """
+    kind = getattr(errors, str(told.get("type", "")), None)
+    what, where, hint = (str(told.get(key, "")) for key in ("what", "where", "hint"))
+    if isinstance(kind, type) and issubclass(kind, MillpondError):
+        return kind(what, where=where, hint=hint)
+    return MillpondError(
+        f"{name} failed: {what}",
+        where=where or name,
+        hint=hint or "look at the request's inputs and the model's log; roll back to an earlier version",
+    )

@@ -185,16 +185,16 @@ class LaneProcess:
     def _gone(self, code: int) -> None:
         self._disconnect()
         if self._log is not None:
-            self._log.note(f"process {self.pid} ended: {self._killed_for or _how(code)}")
+            self._log.note(f"process {self.pid} ended: {self._killed_for or how_ended(code)}")
         if not self.gone.done():
             self.gone.set_result(None)
-        self._ended(self, self._killed_for or f"ended its process ({_how(code)})")
+        self._ended(self, self._killed_for or f"ended its process ({how_ended(code)})")
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def _how(code: int) -> str:
+def how_ended(code: int) -> str:
     """Such as "SIGSEGV" or "exit code 3"."""
     number = -code if code < 0 else code - 128 if WATCH == "pipe" and code > 128 else 0
     with suppress(ValueError):
