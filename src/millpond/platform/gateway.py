@@ -51,12 +51,28 @@ class _Open(NamedTuple):
         loaded: Its parts.
         lanes: Its processes.
         required: Those that must be ready before it can answer; the others are started when they are needed.
+        features: Looks features up in this process, or None.
+        featurizer: The process that knows them where this one does not, or None.
     """
 
     entry: ServedVersion
     loaded: Loaded
     lanes: tuple[Lane, ...]
     required: tuple[Lane, ...]
+    features: InlineFeatures | None = None
+    featurizer: Lane | None = None
+
+    def waiting(self) -> list[Lane] | None:
+        """The processes without which it cannot answer well yet; None where that will be known in a moment."""
+        needed = list(self.required)
+        if self.features is not None and self.featurizer is not None:
+            warm = self.features.warm
+            if warm is None:
+                return None
+            if not warm:
+                self.featurizer.start()
+                needed.append(self.featurizer)
+        return [lane for lane in needed if lane.state.state != "ready"]
 
 
 class Gateway:
@@ -79,6 +95,7 @@ class Gateway:
         self._open: dict[Key, _Open] = {}
         self._opening: dict[Key, list[Callable[[Loaded | Exception], None]]] = {}
         self._failed: dict[Key, str] = {}
+        self._proven: set[Key] = set()
         self._unused: dict[Key, float] = {}
         self._asked: dict[Key, None] = {}
         self._deployed: dict[str, Deployed] = {}
@@ -222,12 +239,17 @@ class Gateway:
             if key not in self._failed and entry is not None:
                 self._begin(key, entry, lambda _done: None)
             return None
-        for lane in found.required:
-            state = lane.state
-            if state.state == "failing":
-                self._failed[key] = state.reason
-            if state.state != "ready":
-                return None
+        if key in self._proven:  # what becomes of its processes shows in its answers
+            return found.loaded
+        late = found.waiting()
+        if late is None:
+            return None
+        for lane in late:
+            if lane.state.state == "failing":
+                self._failed[key] = lane.state.reason
+        if late:
+            return None
+        self._proven.add(key)
         self._failed.pop(key, None)
         return found.loaded
 
@@ -245,6 +267,7 @@ class Gateway:
                 self._retire(key)
 
     def _retire(self, key: Key) -> None:
+        self._proven.discard(key)
         for lane in self._open.pop(key).lanes:
             self._loop.create_task(lane.close())
 
@@ -308,7 +331,7 @@ class Gateway:
         loaded = Loaded(served, plan=plan, native=native, features=features, featurizer=featurizer)
         required = [lane for lane in (native, featurizer if features is None else None) if lane is not None]
         lanes = [lane for lane in (native, featurizer) if lane is not None]
-        return _Open(entry, loaded, tuple(lanes), tuple(required))
+        return _Open(entry, loaded, tuple(lanes), tuple(required), features, featurizer)
 
     def _lane(self, command: Sequence[str], name: str, kind: str, served: Any) -> Lane:
         log = self._platform.settings.state / "logs" / f"{kind}-{served.model}-{served.version}.log"

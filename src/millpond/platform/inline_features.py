@@ -27,6 +27,9 @@ LOOK_EVERY = 0.5
 #: Seconds for which what was seen of a table counts.
 BELIEVED = 3.0
 
+#: Seconds after which a table that no lookup has asked for is not looked at any more.
+WANTED = 60.0
+
 _log = logging.getLogger("millpond.serving")
 
 
@@ -56,8 +59,8 @@ class TableWatch:
         self._open_snapshots = snapshots
         self._snapshots: CurrentSnapshots | None = None
         self._store = store
-        self._seen: dict[tuple[str, int], float] = {}
-        self._wanted: set[tuple[str, int]] = set()
+        self._seen: dict[tuple[str, int], tuple[float, bool]] = {}
+        self._wanted: dict[tuple[str, int], float] = {}
         self._woken = threading.Event()
         self._stopped = False
         self.synced_at: int | None = None
@@ -66,14 +69,16 @@ class TableWatch:
 
     def only_events_since(self, table: str, source: int) -> bool:
         """Whether that is known to be so, within the last seconds; asked for the first time, it is not known yet."""
-        key = (table, source)
-        seen = self._seen.get(key)
-        if seen is not None and time.monotonic() - seen < BELIEVED:
-            return True
+        return self.seen(table, source) or False
+
+    def seen(self, table: str, source: int) -> bool | None:
+        """As `only_events_since`; None where nobody has looked within the last seconds."""
+        key, moment = (table, source), time.monotonic()
         if key not in self._wanted:
-            self._wanted = {each for each in self._wanted if each[0] != table} | {key}
             self._woken.set()
-        return False
+        self._wanted[key] = moment
+        looked, found = self._seen.get(key, (float("-inf"), False))
+        return found if moment - looked < BELIEVED else None
 
     def close(self) -> None:
         self._stopped = True
@@ -88,8 +93,12 @@ class TableWatch:
                 self.synced_at = None if synced is None else to_microseconds(synced)
             except MillpondError as error:
                 _log.warning("the online store does not say whether it is complete: %s", error)
-            for key in self._wanted:
-                self._look(*key)
+            for key, asked in list(self._wanted.items()):
+                if time.monotonic() - asked > WANTED:
+                    self._wanted.pop(key, None)
+                    self._seen.pop(key, None)
+                else:
+                    self._look(*key)
             self._woken.wait(LOOK_EVERY)
 
     def _look(self, table: str, source: int) -> None:
@@ -97,10 +106,7 @@ class TableWatch:
         try:
             if self._snapshots is None:
                 self._snapshots = self._open_snapshots()
-            if self._snapshots.only_landed_since(table, source):
-                self._seen[table, source] = asked
-            else:
-                self._seen.pop((table, source), None)
+            self._seen[table, source] = (asked, self._snapshots.only_landed_since(table, source))
         except Exception as error:
             _log.warning("table %s cannot be looked at: %s", table, error)
 
@@ -131,6 +137,17 @@ class InlineFeatures:
                 if feature.name == name:
                     return number, index, _cast(feature_type(feature), self._served.inputs[name])
         return -1, 0, None
+
+    @property
+    def warm(self) -> bool | None:
+        """Whether lookups of entities that are known succeed now; None where it will be known in a moment."""
+        with self._store.read() as reader:
+            marks = [reader.mark(each.view) for each in self._views]
+        seen = [
+            self._watch.seen(each.view.table, mark.source) if mark is not None else False
+            for each, mark in zip(self._views, marks, strict=True)
+        ]
+        return None if None in seen and False not in seen else all(seen)
 
     def look_up(self, rows: Rows, as_of: int | None) -> Featured | None:
         """See `serving.engine.ports.InlineFeatures`."""

@@ -33,7 +33,7 @@ class ForeignModel:
         directory: Where its `MLmodel` lies.
         inputs: What it takes: name -> "float64", "int64", "bool", "string", "instant". Of a model without column
             names, "0", "1", ...
-        required: Inputs that may not be null.
+        required: Inputs that may not be null, in no particular order.
         matrix: Whether it takes one tensor of shape (rows, inputs) instead of columns.
         example: Rows to try it with: a frame, or an array where `matrix`.
         outputs: What it gave for them: (name, type, width) a column; width 0 is one value a row.
@@ -127,6 +127,7 @@ def describe(directory: Path, inputs: Mapping[str, str] | None = None) -> Foreig
             hint="save it with an input_example that it can answer",
         ) from error
     outputs, expected = _gives(given, len(example), directory)
+    required = (*required, *_without_null(loaded, example, named, required))
     flavours = [each for each in model.flavors if each != "python_function"]
     requirements = _requirements(directory / "requirements.txt")
     return ForeignModel(
@@ -223,6 +224,24 @@ def _example(model: Any, directory: Path, inputs: Mapping[str, str], matrix: boo
         hint = did_you_mean(missing[0], [str(each) for each in frame.columns], noun="columns")
         raise VersionRefused(f"The model's input example has no column {missing[0]!r}", where=str(directory), hint=hint)
     return frame[list(inputs)][:_EXAMPLE_ROWS]
+
+
+def _without_null(loaded: Any, example: Any, inputs: Mapping[str, str], required: tuple[str, ...]) -> list[str]:
+    """The numbers that may not be null, seen by asking for a row without any."""
+    import numpy as np
+
+    numbers = [name for name, kind in inputs.items() if kind == "float64" and name not in required]
+    if not numbers:
+        return []
+    try:
+        with quiet():
+            if hasattr(example, "columns"):
+                loaded.predict(example[:1].assign(**dict.fromkeys(numbers, np.nan)))
+            else:
+                loaded.predict(np.full((1, len(inputs)), np.nan))
+    except Exception:  # as many kinds as there are models
+        return numbers
+    return []
 
 
 def _gives(given: Any, rows: int, directory: Path) -> tuple[tuple[tuple[str, str, int], ...], tuple[float, ...]]:

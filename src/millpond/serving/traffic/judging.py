@@ -191,7 +191,7 @@ def _metric(rule: LiveMetric, evidence: Evidence) -> Finding:
 def _time(release: Release, evidence: Evidence) -> Finding:
     least = release.seconds(shadowing=evidence.shadowing)
     if least is None:
-        return Finding("it is told to go on", "waits", "millpond deploy MODEL --advance")
+        return Finding("it is told to go on", "waits", "with `millpond deploy --advance`, or on the page of the model")
     standing: Standing = "holds" if evidence.seconds >= least else "waits"
     return Finding(
         f"{release.shadow if evidence.shadowing else release.every} in this step", standing, _passed(evidence)
