@@ -165,8 +165,8 @@ def _length(value: bytes, most: int) -> int:
         raise RequestError(
             f"Inference-Header-Content-Length is {text.decode('latin-1')!r}, and the body has {most} bytes",
             where="headers",
-            hint="it says how many bytes of the body are JSON; tritonclient leaves it in the dictionary of headers that "
-            "it is given: pass a new one with each call",
+            hint="it says how many bytes of the body are JSON; tritonclient leaves it in the headers that it is given: "
+            "pass a new dictionary with each call",
         )
     return int(text)
 
