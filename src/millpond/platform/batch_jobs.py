@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from millpond.core.errors import NotFound, StoreMismatch
 from millpond.core.fingerprints import fingerprint
@@ -181,7 +182,7 @@ class Job:
         return f"batch-{self.manifest.run}"
 
 
-def writing(platform: Platform, target: str) -> Any:
+def writing(platform: Platform, target: str) -> AbstractContextManager[None]:
     """Hold a target's lock around a block, so that one batch at a time writes it.
 
     Raises:

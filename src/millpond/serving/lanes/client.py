@@ -74,6 +74,11 @@ class BlockingProcess:
             raise
         return self
 
+    @property
+    def pid(self) -> int:
+        """Of the process, which leads a group of its own."""
+        return self._popen.pid
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
