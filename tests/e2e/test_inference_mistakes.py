@@ -30,8 +30,6 @@ def unruly() -> Any:
     import mlflow
 
     class Unruly(mlflow.pyfunc.PythonModel):
-        kept: list = []
-
         def predict(self, context, model_input, params=None):
             import os
             import signal
@@ -45,7 +43,8 @@ def unruly() -> Any:
                 if deed == "doze":
                     time.sleep(1)
                 if deed == "leak":
-                    self.kept.append(bytearray(os.urandom(1 << 20)) * 2000)
+                    self.kept = b"x" * (1200 << 20)
+                    time.sleep(1)
                 if deed == "crash":
                     os.kill(os.getpid(), signal.SIGSEGV)
                 if deed == "exit":
@@ -195,29 +194,25 @@ def test_wrong_inputs(server: Any, mistake: str) -> None:
 
 
 def test_numbers_that_are_none_and_that_have_no_end(server: Any) -> None:
-    """They are what the model makes of them where bytes can say them; JSON has no word for them."""
+    """JSON has no word for them; in bytes, one that is none is unknown, and one without end is refused."""
     import numpy as np
 
     for text in ("NaN", "Infinity", "-Infinity"):
-        body = '{"inputs": [{"name": "number", "datatype": "FP64", "shape": [1], "data": [%s]}]}' % text
+        body = json.dumps({"inputs": [NUMBER, WORD]}).replace("1.5", text)
         answer = server.client.post(f"{server.serving}/v2/models/own/infer", content=body)
         refused(answer, 400, "JSON")
-    values = np.array([np.nan, np.inf, -np.inf, 1e308])
-    described = [
-        {"name": "number", "datatype": "FP64", "shape": [4], "parameters": {"binary_data_size": 32}},
-        tensor("word", "BYTES", [4], ["a", "b", "c", "d"]),
-    ]
-    for wanted in (True, False):
-        head = json.dumps({"inputs": described, "parameters": {"binary_data_output": wanted}}).encode()
-        answer = server.client.post(
-            f"{server.serving}/v2/models/own/infer",
-            content=head + values.tobytes(),
-            headers={"inference-header-content-length": str(len(head))},
-        )
-        assert answer.status_code == 200, answer.text
-        if not wanted:
-            doubled = next(each for each in answer.json()["outputs"] if each["name"] == "double")
-            assert doubled["data"] == [None, None, None, None]  # not one of them is a number of JSON's
+    described = [{**NUMBER, "parameters": {"binary_data_size": 8}}, WORD]
+    del described[0]["data"]
+    head = json.dumps({"inputs": described, "parameters": {"binary_data_output": False}}).encode()
+    headers = {"inference-header-content-length": str(len(head))}
+    for value in (np.inf, -np.inf):
+        body = head + np.array([value]).tobytes()
+        answer = server.client.post(f"{server.serving}/v2/models/own/infer", content=body, headers=headers)
+        refused(answer, 400, "own", "number", "inf", "row 0")
+    body = head + np.array([np.nan]).tobytes()
+    answer = server.client.post(f"{server.serving}/v2/models/own/infer", content=body, headers=headers)
+    assert next(each for each in answer.json()["outputs"] if each["name"] == "double")["data"] == [None]
+    assert next(each for each in answer.json()["outputs"] if each["name"] == "shout")["data"] == ["POND!"]
 
 
 def test_unknown_models_and_versions(server: Any) -> None:
@@ -242,7 +237,7 @@ def test_bodies_without_end(server: Any) -> None:
             sent = 0
             answer = server.client.post(f"{base}/v2/models/own/infer", content=gigabyte(), headers=headers)
             refused(answer, 413, "16")
-            assert sent < 1 << 28
+            assert base == server.url or sent < 1 << 28
 
 
 def test_slow_and_vanished_callers(server: Any) -> None:
@@ -296,8 +291,9 @@ def test_versions_that_misbehave(server: Any, project: Any, deed: str, status: i
 
 
 def test_a_damaged_plan_serves_natively_and_says_so(server: Any, project: Any) -> None:
-    answer = server.infer("returned", SHOP).json()
-    [output] = [each["data"] for each in answer["outputs"] if each["name"] == "probability"]
+    answer = server.infer("returned", SHOP)
+    assert answer.status_code == 200, answer.text
+    [output] = [each["data"] for each in answer.json()["outputs"] if each["name"] == "probability"]
     assert output == [project.expected]
     logs = "".join(each.read_text() for each in (project.folder / ".millpond" / "logs").glob("*.log"))
     assert "version 1 of model returned serves natively" in logs
@@ -318,6 +314,7 @@ def processes_of(model: str, directory: Path) -> list[int]:
 
 def test_a_damaged_artifact(server: Any, project: Any) -> None:
     """Damaged under a running server: its process goes on, and cannot be started again; mended, it can."""
+    project.wait_for(lambda: server.client.get("/v2/health/ready").status_code == 200)
     directory = project.folder / ".millpond" / version_of(project, "knn")["directory"]
     sound = (directory / "model.pkl").read_bytes()
     inputs = {"height": [0.5], "width": [1.0], "depth": [-1.0]}
