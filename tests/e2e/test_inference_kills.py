@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from millpond.platform import logged
 from millpond.platform.platform import open_project
 from millpond.platform.predictions import flush
+from millpond.serving.log.tables import is_prediction_table
 
 pytestmark = pytest.mark.slow
 
@@ -99,7 +100,7 @@ def logged_ids(project: Any) -> Counter[str]:
     found: Counter[str] = Counter()
     with platform.engine() as engine:
         for table in platform.lake.tables():
-            if table.startswith("millpond.predictions"):
+            if is_prediction_table(table):
                 scanned = engine.scan(platform.lake.snapshot(table))
                 found.update(each for [each] in engine.rows(f"SELECT prediction_id FROM {scanned}"))
     return found
