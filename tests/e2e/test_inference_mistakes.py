@@ -1,7 +1,7 @@
 """Bad requests, callers and versions: each is told what is wrong, and whoever else asks is answered meanwhile.
 
-One server, with calls of models bounded to three seconds and 700 MB. Its version of "returned" has a damaged plan, its log
-lies on a small disk of its own, and "unruly" does what its input says.
+One server, with calls of models bounded to three seconds and 700 MB. Its version of "returned" has a damaged plan,
+its log lies on a small disk of its own, and "unruly" does what its input says.
 """
 
 import json
