@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,14 +111,42 @@ class Server:
     client: httpx.Client
     process: "subprocess.Popen[str]"
 
+    def infer(self, model: str, inputs: dict[str, Any], *, version: str = "", timeout: float = 60) -> httpx.Response:
+        """Ask a worker for predictions; `inputs` are texts or numbers by name."""
+        path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"
+        return self.client.post(self.serving + path, json={"inputs": tensors(inputs)}, timeout=timeout)
+
     @property
     def authorization(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token}"}
+
+    def processes(self) -> list[int]:
+        """Ids of the control process and of all that it, and they, have started."""
+        return [self.process.pid, *descendants(self.process.pid)]
 
     def children(self) -> dict[str, int]:
         """Ids of the processes that are kept running, by name."""
         told = self.client.get("/api/v1/status").json()["children"]
         return {each["name"]: each["pid"] for each in told if each["pid"] is not None}
+
+
+def descendants(process: int) -> list[int]:
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for started in (task / "children").read_text().split():
+                found += [int(started), *descendants(int(started))]
+    return found
+
+
+def tensors(inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Inputs of a request: name -> texts, numbers, or rows of numbers."""
+    found = []
+    for name, values in inputs.items():
+        shape = [len(values), len(values[0])] if isinstance(values[0], list) else [len(values)]
+        datatype = "BYTES" if isinstance(values[0], str) else "FP64"
+        found.append({"name": name, "shape": shape, "datatype": datatype, "data": values})
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -163,26 +191,36 @@ def walked(trained_shop: Project, tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def inference_shop(trained_shop: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The trained shop with three models that Millpond did not train, all deployed; to be copied, not changed.
+def inference_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models that Millpond did not train, in MLflow's format.
 
     "lgb" is a LightGBM booster of 30 columns without names, "knn" a scikit-learn pipeline that is not compiled, "own"
     a class of the user's own with four outputs.
     """
-    place = tmp_path_factory.mktemp("inference")
-    project = Project(place / "shop")
+    folder = tmp_path_factory.mktemp("models")
+    save_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lgb_shop(trained_shop: Project, inference_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The trained shop with "lgb" deployed too, so that nothing serves in a process of its own."""
+    project = Project(tmp_path_factory.mktemp("inference") / "shop")
     shutil.copytree(trained_shop.folder, project.folder)
-    save_models(place / "models")
-    for name in ("lgb", "knn", "own"):
-        project.run("register", str(place / "models" / name), "--name", name)
-        project.run("deploy", name, "1")
+    project.run("register", str(inference_models / "lgb"), "--name", "lgb")
+    project.run("deploy", "lgb", "1")
     return project
 
 
 @pytest.fixture(scope="session")
-def inference_models(inference_shop: Project) -> Path:
-    """The folder of the models that `inference_shop` registered, in MLflow's format."""
-    return inference_shop.folder.parent / "models"
+def inference_shop(lgb_shop: Project, inference_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same with "knn" and "own", which serve in processes of their own."""
+    project = Project(tmp_path_factory.mktemp("inference") / "shop")
+    shutil.copytree(lgb_shop.folder, project.folder)
+    for name in ("knn", "own"):
+        project.run("register", str(inference_models / name), "--name", name)
+        project.run("deploy", name, "1")
+    return project
 
 
 def save_models(folder: Path) -> None:

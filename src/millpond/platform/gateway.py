@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -336,7 +337,9 @@ class Gateway:
     def _lane(self, command: Sequence[str], name: str, kind: str, served: Any) -> Lane:
         log = self._platform.settings.state / "logs" / f"{kind}-{served.model}-{served.version}.log"
         profile = self._platform.settings.profile
-        limits = LaneLimits(memory_bytes=profile.model_memory, call_seconds=profile.model_seconds)
+        limits = LaneLimits(memory_bytes=profile.model_memory)
+        if kind == "native":
+            limits = replace(limits, call_seconds=profile.model_seconds)
         return Lane(command, name=name, limits=limits, log=log, loop=self._loop)
 
     def _featurizer_command(self, model: str, version: int) -> list[str]:

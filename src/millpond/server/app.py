@@ -33,7 +33,7 @@ from millpond.server.inference_metrics import merge_workers
 from millpond.server.late import LateApp
 from millpond.server.login import Login
 from millpond.server.metrics import Measured, ServerMetrics
-from millpond.server.openapi import description
+from millpond.server.openapi import description, inference_description
 from millpond.server.processes import ChildStatus
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -119,10 +119,10 @@ def _routes(services: Services, running: Parts) -> list[BaseRoute]:
         return api.Status(services.version, serving, running.mlflow.state, tuple(running.children()))
 
     served = api.calls(services.reader, services.operations, services.access.audit, status)
-    document = description(served, services.version)
+    documents = {api.PREFIX: description(served, services.version), "/v2": inference_description(services.version)}
 
-    def openapi(_request: Request) -> Response:
-        return JSONResponse(document)
+    def described(prefix: str) -> Route:
+        return Route(f"{prefix}/openapi.json", lambda _request: JSONResponse(documents[prefix]), methods=["GET"])
 
     console = Console(services.reader, services.operations, services.access.audit, lambda: running.mlflow.state)
     return [
@@ -130,7 +130,7 @@ def _routes(services: Services, running: Parts) -> list[BaseRoute]:
         Route("/metrics", metrics, methods=["GET"]),
         *Login(services.access, services.cookie).routes(),
         Mount("/static", StaticFiles(directory=STATIC), name="static"),
-        Route(f"{api.PREFIX}/openapi.json", openapi, methods=["GET"]),
+        *(described(prefix) for prefix in documents),
         *api.routes(served),
         Route("/v2", _Endpoint(running.serving), methods=_METHODS),
         Route("/v2/{path:path}", _Endpoint(running.serving), methods=_METHODS),

@@ -1,15 +1,16 @@
-"""The OpenAPI description of `/api/v1`, made from the very calls that are served."""
+"""The OpenAPI descriptions: of `/api/v1`, made from the very calls that are served, and of `/v2`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from millpond.server.api import PREFIX, Call
+from millpond.server.openapi_inference import openapi_paths, openapi_schemas
 
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _REFERENCE = "#/components/schemas/{model}"
@@ -35,19 +36,27 @@ _REFUSALS = {
 
 
 def description(served: Sequence[Call], version: str) -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+    """The OpenAPI 3.1 document of `/api/v1`."""
     schemas: dict[str, Any] = {"Error": _ERROR}
     paths: dict[str, dict[str, Any]] = {}
     for call in served:
         path = PREFIX + _PARAMETER.sub(r"{\1}", call.path)
         paths.setdefault(path, {})[call.method.lower()] = _operation(call, schemas)
+    return _document("Millpond", "The platform of a project. Instants are UTC.", version, paths, schemas)
+
+
+def inference_description(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of `/v2`."""
+    told = "Predictions of a project by the Open Inference Protocol, version 2."
+    return _document("Millpond inference", told, version, openapi_paths(), openapi_schemas())
+
+
+def _document(
+    title: str, told: str, version: str, paths: Mapping[str, Any], schemas: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "Millpond",
-            "version": version,
-            "description": "The platform of a project. Instants are UTC.",
-        },
+        "info": {"title": title, "version": version, "description": told},
         "paths": paths,
         "components": {
             "schemas": schemas,

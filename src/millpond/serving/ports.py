@@ -221,7 +221,7 @@ class Answering(Protocol):
         ...
 
     def state(self, model: str, version: str | None = None) -> ModelState:
-        """Whether a version answers now.
+        """Whether a version answers now; one that was unloaded, or is being opened, is there and does not.
 
         Raises:
             NotFound: There is none.

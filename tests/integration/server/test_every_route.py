@@ -40,7 +40,9 @@ def test_the_walk_sees_the_whole_server(faces: Any) -> None:
     for one in (
         "/",
         "/api/v1/whoami",
+        "/api/v1/openapi.json",
         "/v2/something",
+        "/v2/openapi.json",
         "/mlflow/something",
         "/metrics",
         "/audit",

@@ -296,7 +296,9 @@ def test_an_unloaded_model_does_not_answer_until_it_is_loaded(bench: Bench) -> N
     bench.engine.unload("m")
     assert isinstance(bench.ask(), NotFound)
     assert [each.state for each in bench.engine.index()] == ["UNLOADED"]
+    assert bench.engine.state("m") == ModelState("m", "1", "UNLOADED", "it was unloaded")
     bench.engine.load("m")
+    assert bench.engine.state("m").state == "READY"
     assert bench.ask().variant == "live"
     assert bench.others.told == [("m", False), ("m", True)]
 
