@@ -135,4 +135,8 @@ class ReleaseView:
             return "shadows the live version"
         if self.state == "stepping":
             return f"step {self.step} of {len(self.shares)}: {self.share * 100:.4g} % of the requests"
-        return self.state
+        if self.kind != "release" or self.state not in ("rolled back", "aborted"):
+            return self.state
+        if not 0 < self.step <= len(self.shares):
+            return f"{self.state} while it shadowed"
+        return f"{self.state} in step {self.step} of {len(self.shares)}, at {self.shares[self.step - 1] * 100:.4g} %"

@@ -32,7 +32,7 @@ def test_what_is_malformed_is_refused(faces: Any, move: str, body: dict[str, Any
 def test_the_page_shows_the_ladder_and_what_was_counted(faces: Any) -> None:
     text = faces.browser().get("/models/late_arrival").text
     assert '<li class="past">shadow</li>' in text
-    assert '<li class="here">5.0%</li>' in text
+    assert '<li class="here">5 %</li>' in text
     assert "canary, version 3" in text
     assert "812 so far" in text
     piece = faces.browser().get("/models/late_arrival/release", headers={"hx-request": "true"}).text
