@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from millpond.core.errors import RequestError
@@ -32,8 +33,9 @@ def test_the_same_on_spark(shop: Platform, scores: Callable[[Platform, str], lis
         assert row.pop("probability") == pytest.approx(other.pop("probability"), rel=1e-9)
         assert row.pop("as_of") >= other.pop("as_of")
         assert row == other
-    with pytest.raises(RequestError, match="Unknown member: 'c3[0-2]'.*"):
-        predict_batch(spark, "spent", "asks", "never")
+    shop.lake.overwrite("joined", pa.table({"customer_id": ["c1", "nobody", "c2"], "pieces": [1, 2, 3]}))
+    with pytest.raises(RequestError, match="Unknown member: 'nobody'"):
+        predict_batch(spark, "spent", "joined", "never")
     left = [each for each in (spark.scratch / "spill").glob("spark-[0-9]*") if any(each.iterdir())]
     assert left == []
 
