@@ -125,7 +125,8 @@ def _say(output: Output, platform: Platform, model: str, done: ReleaseView | Non
     value: dict[str, Any] = {"model": model, "version": champion.number, "aliases": champion.aliases, "release": done}
     if done is None or done.state == "promoted":
         output.data(value, f"{champion} answers for {model} now")
-        output.next(f"millpond predict {model} COLUMN=VALUE ...")
+        declared = model in platform.definitions.models
+        output.next(f"millpond predict {model} COLUMN=VALUE ..." if declared else "millpond up")
         return
     if done.active:
         output.data(value, f"{model}/{done.version} {_doing(done)}; {champion} answers the rest")

@@ -33,6 +33,12 @@ def load_predictor(platform: Platform, version: Version, log: PredictionSink, en
     from millpond.serving.predictor import Predictor
 
     loaded = versions.load(platform, version)
+    if loaded.declared is None:
+        raise RequestError(
+            f"{version} was registered as it is, and is answered by a running server alone",
+            where=f"model {version.model}",
+            hint=f"millpond up, then POST /v2/models/{version.model}/predict; or a whole table: --batch TABLE",
+        )
     featurizer = open_featurizer(platform, loaded, engine, online=True)
     return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
 
