@@ -14,6 +14,7 @@ habits = mp.Features(
     "habits",
     entity=account,
     source=payments,
+    every="1h",
     payments_7d=mp.count(over="7d"),
     payments_30d=mp.count(over="30d"),
     **{f"x{index}": mp.latest(f"x{index}") for index in range(18)},

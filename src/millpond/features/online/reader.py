@@ -79,8 +79,7 @@ class LmdbReader:
         return head.state(view) if head is not None else None
 
     def mark(self, view: OnlineView) -> Mark | None:
-        head = records.head_of(self._environment, self._txn, self._handle(view).id)
-        return Mark(head.source, head.position, head.grid, head.since) if head is not None else None
+        return records.mark_of(self._environment, self._txn, self._handle(view).id)
 
     def values(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[tuple[Any, ...] | None]:
         handle = self._handle(view)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from millpond.core.errors import DataError
 from millpond.core.time import from_microseconds
 from millpond.features.online.environment import Environment
-from millpond.features.online.ports import OnlineView, ViewState
+from millpond.features.online.ports import Mark, OnlineView, ViewState
 from millpond.features.online.transactions import clear
 
 _HEAD = struct.Struct(">4sI?qqqqqq")
@@ -128,6 +128,15 @@ def view_id(view: OnlineView) -> bytes:
 def head_of(environment: Environment, txn: Any, view: bytes) -> Head | None:
     found = txn.get(view, db=environment.heads)
     return Head.from_bytes(found) if found is not None else None
+
+
+def mark_of(environment: Environment, txn: Any, view: bytes) -> Mark | None:
+    """As `head_of`, what each lookup needs of it, which is in every request's way."""
+    found = txn.get(view, None, environment.heads)
+    if found is None:
+        return None
+    _, _, _, position, source, _, grid, since, _ = _HEAD.unpack(found)
+    return Mark(source, position, None if grid == _NONE else grid, None if since == _NONE else since)
 
 
 def put_head(environment: Environment, txn: Any, view: bytes, head: Head) -> None:
