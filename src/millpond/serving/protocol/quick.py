@@ -38,6 +38,10 @@ _HEAD_BYTES = 16_384
 _MANY = 500
 
 
+#: Shapes of a column of one row.
+_ONE_ROW = ([1], [1, 1])
+
+
 class Plan(NamedTuple):
     """How a request with a certain head is read.
 
@@ -267,7 +271,7 @@ def _plan(document: dict[str, Any], signature: Signature) -> Plan | None:
         return None
     if len(shape) == 2 and len(inputs) == 1:
         return _matrix_plan(inputs[0], outputs, signature)
-    if signature.matrix or any(each["shape"] != [1] for each in inputs):
+    if signature.matrix or any(each["shape"] not in _ONE_ROW for each in inputs):
         return None
     return _row_plan(inputs, outputs, signature)
 
