@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,7 +115,19 @@ def _up(folder: Path) -> Iterator[tuple[Tree, str, str]]:
     command = [str(Path(sys.executable).with_name("millpond")), "--project", str(project), "up", "--port", "0"]
     with load.started([*command, "--json"], project, folder / "millpond.log", {}, subprocess.PIPE) as tree:
         announced = _announced(tree)
+        _settle(announced["url"])
         yield tree, announced["serving"], (project / ".millpond" / "token").read_text().strip()
+
+
+def _settle(url: str) -> None:
+    """Let the control process load MLflow first, which takes seconds of the core that predictions are measured on."""
+    until = time.monotonic() + _AGAIN
+    while time.monotonic() < until:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/healthz").json()["mlflow"] == "ready":
+                return
+        time.sleep(0.2)
+    raise SystemExit(f"MLflow was not loaded within {_AGAIN:.0f} s")
 
 
 def _announced(tree: Tree) -> dict[str, Any]:
