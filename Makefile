@@ -5,7 +5,7 @@ RUN := $(UV) run --frozen --no-sync
 export UV_PROJECT_ENVIRONMENT := .venv
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo replay test check bench format clean
+.PHONY: help install demo replay lint check test bench format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,14 +33,16 @@ demo: install ## the whole walk on real flights
 replay: install ## December event by event, then the skew of what was served (after make demo)
 	@$(RUN) python examples/flights/replay.py
 
-check: install ## seconds: lint, types, import contracts, fast tests
+lint: install ## lint, types, import contracts
 	@$(RUN) ruff check --quiet .
 	@$(RUN) ruff format --check --quiet .
 	@$(RUN) mypy --no-error-summary
 	@$(RUN) lint-imports --no-cache > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
+
+check: lint ## a minute: that, and fast tests
 	@$(RUN) pytest -q -n 2 -m 'not slow' tests/unit tests/architecture
 
-test: check .venv/.extras ## all of it
+test: lint .venv/.extras ## all of it
 	@$(RUN) python tests/requirements.py
 	@$(RUN) pytest -n 2 --dist loadfile
 
