@@ -69,7 +69,7 @@ def test_without_kernels_versions_are_native(pipeline, tmp_path, monkeypatch):
     files, _ = tiers.prepare(pipeline, INPUTS, "classification", ROWS, outputs(pipeline))
     for name, content in files.items():
         (tmp_path / name.removeprefix("plan/")).write_bytes(content)
-    kernels.library.cache_clear()
+    kernels.load_kernels.cache_clear()
     monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "libkernels.so")
     try:
         found, record = tiers.prepare(pipeline, INPUTS, "classification", ROWS, outputs(pipeline))
@@ -79,4 +79,4 @@ def test_without_kernels_versions_are_native(pipeline, tmp_path, monkeypatch):
         with pytest.raises(MissingExtra, match="do not load"):
             load_plan(tmp_path)
     finally:
-        kernels.library.cache_clear()
+        kernels.load_kernels.cache_clear()

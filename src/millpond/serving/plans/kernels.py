@@ -147,7 +147,7 @@ class _Plan(ctypes.Structure):
 
 
 @cache
-def library() -> ctypes.CDLL:
+def load_kernels() -> ctypes.CDLL:
     """The loaded kernels.
 
     Raises:
@@ -189,7 +189,7 @@ class Kernel:
     """
 
     def __init__(self, sizes: Mapping[str, int | float], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._library = library()
+        self._library = load_kernels()
         self._arrays = dict(arrays)
         self._inputs, self._width = int(sizes["inputs"]), int(sizes["width"])
         self.outputs = int(sizes["outputs"])

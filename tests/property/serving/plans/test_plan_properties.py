@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from millpond.serving.plans.compiling import _assembled
 from millpond.serving.plans.forest import Tree
-from millpond.serving.plans.kernels import library
+from millpond.serving.plans.kernels import load_kernels
 from millpond.serving.plans.symbols import Core, Number
 
 WIDTH = 4
@@ -91,10 +91,10 @@ def test_every_kernel_walks_as_the_trees_say(trees, rows):
         expected.append(total)
     try:
         for widest in (0, 1, 2):
-            library().millpond_widest(widest)
+            load_kernels().millpond_widest(widest)
             assert plan.scores(np.array(rows)).tolist() == expected
     finally:
-        library().millpond_widest(2)
+        load_kernels().millpond_widest(2)
     assert [plan.score_one(each) for each in rows] == expected
 
 
