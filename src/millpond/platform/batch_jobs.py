@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from millpond.core.durable import sync_directory
 from millpond.core.errors import NotFound, StoreMismatch
 from millpond.core.fingerprints import fingerprint
 from millpond.core.ids import new_id
@@ -25,7 +26,6 @@ from millpond.lake.ports import Snapshot
 from millpond.platform.alone import alone_or_refused
 from millpond.platform.platform import Platform
 from millpond.platform.progress import step
-from millpond.serving.routing import sync_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa

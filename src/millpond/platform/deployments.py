@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from millpond.access.ports import ReleaseRecord
+from millpond.core.durable import locked, sync_directory
 from millpond.core.errors import MillpondError
 from millpond.core.time import format_instant, now
 from millpond.definitions.release import release_from
@@ -28,7 +27,6 @@ from millpond.serving.routing import (
     ServedVersion,
     deployment_to_json,
     served_to_json,
-    sync_directory,
     version_from_json,
 )
 from millpond.serving.traffic.deployment import Deployment
@@ -49,7 +47,7 @@ def publish(platform: Platform) -> int:
     """
     folder = platform.settings.serving
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _locked(folder):
+    with locked(folder / "routing.lock"):
         before = _read(folder / DOCUMENT)
         content = _content(platform, before)
         if before is not None and {name: before.get(name) for name in content} == content:
@@ -172,13 +170,3 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     sync_directory(path.parent)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / "routing.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -149,7 +149,7 @@ def _raw(loaded: Any) -> Any:
     """The object of the library that a model was made with; None where MLflow does not say."""
     try:
         return loaded.get_raw_model()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # MLflow raises the latter where a flavour has none
         return None
 
 

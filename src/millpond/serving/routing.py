@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
 
+from millpond.core.durable import sync_directory
 from millpond.serving.ports import LogPolicy, OutputColumn, RequestColumn, ServedModel
 from millpond.serving.traffic.deployment import Deployment
 
@@ -133,15 +134,6 @@ def unloaded(directory: Path) -> frozenset[str]:
     with suppress(FileNotFoundError):
         return frozenset(unquote(each.name) for each in os.scandir(directory))
     return frozenset()
-
-
-def sync_directory(directory: Path) -> None:
-    """Make what was renamed, made or removed in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def served_to_json(served: ServedModel) -> dict[str, Any]:

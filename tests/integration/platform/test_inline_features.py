@@ -104,7 +104,7 @@ def _same(project, rows, found):
 
 @pytest.mark.slow
 def test_values_are_those_of_the_lake_before_and_after_a_push(project, inline):
-    rows = Rows.of({"origin": ["JFK", "EWR", "XXX"], "town": ["NY", "NJ", "NY"], "rank": [1.0, None, 3.0]})
+    rows = Rows.of({"origin": ["JFK", "EWR", "ZZZ"], "town": ["NY", "NJ", "NY"], "rank": [1.0, None, 3.0]})
     found = _wait(inline, rows)
     assert found is not None
     assert found.inputs.names == tuple(_loaded(project).served.inputs)
@@ -124,7 +124,7 @@ def test_values_are_those_of_the_lake_before_and_after_a_push(project, inline):
 def test_what_is_not_exactly_there_is_left_to_the_featurizer_process(project, inline):
     rows = Rows.of({"origin": ["JFK"], "town": ["NY"], "rank": [1.0]})
     assert _wait(inline, rows) is not None
-    assert inline.look_up(Rows.of({"origin": ["JFK"], "town": ["XX"], "rank": [1.0]}), None) is None, "unknown city"
+    assert inline.look_up(Rows.of({"origin": ["JFK"], "town": ["ZZ"], "rank": [1.0]}), None) is None, "unknown city"
     assert inline.look_up(Rows.of({"origin": [None], "town": ["NY"], "rank": [1.0]}), None) is None, "no key"
     assert inline.look_up(rows, 1_000_000) is None, "another hour's grid"
     (project.settings.root / "raw.csv").write_text(

@@ -154,7 +154,7 @@ BEGIN = [
     ("access/audit.py:append_in", "return"),
     ("access/release_log.py:begin", "return"),
     ("platform/deployments.py:_write", "call"),
-    ("serving/routing.py:sync_directory", "call"),
+    ("core/durable.py:sync_directory", "call"),
 ]
 PROMOTE = [
     ("access/release_log.py:begin", "return"),
@@ -215,7 +215,7 @@ def test_a_promotion_or_rollback_that_is_killed_is_completed(shop, spawn, move, 
         ("access/audit.py:append_in", "return"),
         ("access/release_log.py:move", "return"),
         ("registry/mlflow_store.py:set_alias", "return"),
-        ("serving/routing.py:sync_directory", "call"),
+        ("core/durable.py:sync_directory", "call"),
     ],
     ids=lambda at: f"{at[0]}-{at[1]}",
 )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from millpond.core.durable import locked, sync_directory
 from millpond.serving.log.reading import Segment, read_segment, to_table
-from millpond.serving.log.segments import drain_lock, finished, segments, sync_directory
+from millpond.serving.log.segments import finished, segments
 from millpond.serving.log.tables import table_name
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def drain(
     if not spool.is_dir():
         return Drained(0, 0, 0)
     moved = predictions = torn = 0
-    with drain_lock(spool):
+    with locked(spool / "drain.lock"):
         for path in sorted(spool.glob("*.new")):
             with finished(path) as over:
                 if over:

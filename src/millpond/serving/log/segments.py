@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from millpond.core.durable import sync_directory
+
 logger = logging.getLogger(__name__)
 
 MAGIC = b"MPPL\x00\x00\x00\x02"
@@ -139,26 +141,6 @@ def finished(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def drain_lock(spool: Path) -> Iterator[None]:
-    """Alone among those that drain; waits for the others."""
-    descriptor = os.open(spool / "drain.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(path: Path) -> None:
-    """Let the names in a folder survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
