@@ -79,8 +79,7 @@ def expected(inference_models: Path, server: Any) -> dict[str, dict[str, list[An
         "knn": {"output": nearest.predict(frame).tolist()},
         "own": own.predict(pd.DataFrame({"number": WIDE[:, 0], "word": WORDS})).to_dict("list"),
         "returned": {
-            "probability": [each["output"] for each in answers.json()],
-            "answer": [each["answer"] for each in answers.json()],
+            name: [each[name] for each in answers.json()["predictions"]] for name in ("probability", "answer")
         },
     }
 
