@@ -21,6 +21,7 @@ from millpond.platform.applied import record
 from millpond.platform.loading import definition_files
 from millpond.platform.platform import Platform
 from millpond.platform.progress import Step, step
+from millpond.platform.runtimes import scorer
 from millpond.platform.tables import refresh
 from millpond.platform.training_sets import TrainingSet, read_rows, read_sample, training_set
 from millpond.registry.ports import Candidate, Lineage, Version
@@ -165,7 +166,7 @@ def _champion(platform: Platform, model: Model, examples: TrainingSet) -> Champi
         return None
     return Champion(
         number=version.number,
-        predict=versions.scorer(platform, version, examples.columns.inputs),
+        predict=scorer(platform, version, examples.columns.inputs),
         metrics=version.metrics,
         threshold=platform.store.spec(version)["threshold"],
     )

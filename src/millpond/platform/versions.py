@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,7 @@ from millpond.registry.ports import Lineage, Version
 from millpond.serving.ports import OUTPUT, LogPolicy, OutputColumn, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from millpond.platform.training_sets import TrainingSet
-    from millpond.serving.runtime import NativeRuntime
     from millpond.training.train import Trained
 
 #: Aliases: the version that answers, and the one that was judged last.
@@ -90,9 +87,17 @@ def require_champion(platform: Platform, model: str) -> Version:
     """
     version = champion(platform, model)
     if version is None:
-        platform.definitions.model(model)
-        raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
+        raise NotFound(f"No version of model {model!r} serves", hint=_how_to_serve(platform, model))
     return version
+
+
+def _how_to_serve(platform: Platform, model: str) -> str:
+    made = platform.store.versions(model)
+    if made:
+        return f"deploy one: millpond deploy {model} {made[-1].number}"
+    if model in platform.definitions.models:
+        return f"train one: millpond train {model}"
+    return did_you_mean(model, {*platform.definitions.models, *platform.store.models()}, noun="models")
 
 
 def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: Trained) -> dict[str, Any]:
@@ -177,26 +182,6 @@ def load(platform: Platform, version: Version) -> LoadedVersion:
         hint = f"train it again: millpond train {version.model} --force"
         raise VersionRefused(f"The code of {version} is not in the store", where=str(code), hint=hint) from error
     return LoadedVersion(version, served_model(platform, version), model, directory)
-
-
-def runtime(loaded: LoadedVersion) -> NativeRuntime:
-    """The version's estimator, loaded."""
-    from millpond.serving.runtime import NativeRuntime
-    from millpond.training.frame import to_frame
-
-    return NativeRuntime(loaded.directory, loaded.served, to_frame)
-
-
-def scorer(
-    platform: Platform, version: Version, inputs: Mapping[str, str]
-) -> Callable[[pa.Table], Sequence[float]] | None:
-    """A function from raw inputs to the version's outputs; None where it needs inputs that are not among these."""
-    loaded = load(platform, version)
-    needed = loaded.served.inputs
-    if any(inputs.get(name) != kind for name, kind in needed.items()):
-        return None
-    estimator = runtime(loaded)
-    return lambda rows: estimator.predict(rows.select(list(needed)))
 
 
 def pin(platform: Platform, version: Version, lineage: Lineage) -> None:
