@@ -36,8 +36,8 @@ from millpond.serving.ports import Answering
 #: Seconds that answers under way are given when the worker is told to stop.
 GRACE_SECONDS = 10.0
 
-#: Objects that come alive between two looks for cycles. Requests leave none, so what lives is what is under way: with the
-#: usual 700, it would be looked through with every few answers.
+#: Objects that come alive between two looks for cycles. Requests leave none, so what lives is what is under way: with
+#: the usual 700, it would be looked through with every few answers.
 GARBAGE_THRESHOLD = 20_000
 
 
