@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from millpond.core.errors import MillpondError
@@ -50,7 +51,7 @@ def main() -> None:
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.WARNING)
     _log.setLevel(logging.INFO)
     platform = open_project(arguments.project, profile=arguments.profile)
-    os.nice(NICE)
+    _give_way()
     threading.Thread(target=_keep_flushing, args=(platform.settings,), name="flush", daemon=True).start()
     upkeep = Upkeep(platform)
     collected = time.monotonic()
@@ -67,6 +68,13 @@ def main() -> None:
 def _refresh(upkeep: Upkeep) -> None:
     for done in upkeep.run():
         _log.info("%s: %s, %s entities", done.view, done.how, f"{done.state.entities:,}")
+
+
+def _give_way() -> None:
+    os.nice(NICE)
+    # Where Linux groups processes by session, as on desktops, the nice value of the group is what counts among groups.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(f"{NICE}\n")
 
 
 def _keep_flushing(settings: Settings) -> None:
