@@ -19,6 +19,7 @@ from millpond.platform.bundles import inline_views
 from millpond.platform.inline_features import InlineFeatures, TableWatch
 from millpond.platform.platform import Platform
 from millpond.serving.engine.engine import Deployed, Engine
+from millpond.serving.engine.explaining import Explainer
 from millpond.serving.engine.loaded import Loaded
 from millpond.serving.engine.ports import Log, Plan
 from millpond.serving.lanes.command import native_command
@@ -103,6 +104,7 @@ class Gateway:
         self._watch: TableWatch | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._generation = 0
+        self._explainer = Explainer(loop)
         self.statistics = Statistics()
         self.engine = Engine(self, log, self.statistics, loop)
 
@@ -116,6 +118,7 @@ class Gateway:
             self._timer.cancel()
         await asyncio.gather(*(lane.close() for each in self._open.values() for lane in each.lanes))
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._explainer.close()
         if self._watch is not None:
             await self._loop.run_in_executor(None, self._watch.close)
 
@@ -329,7 +332,8 @@ class Gateway:
             featurizer = self._lane(self._featurizer_command(served.model, served.version), name, "features", served)
             if told["inline"]:
                 features = InlineFeatures(served, inline_views(told), self._platform.online, self._tables())
-        loaded = Loaded(served, plan=plan, native=native, features=features, featurizer=featurizer)
+        explainer = self._explainer if plan is not None else None
+        loaded = Loaded(served, plan=plan, native=native, features=features, featurizer=featurizer, explainer=explainer)
         required = [lane for lane in (native, featurizer if features is None else None) if lane is not None]
         lanes = [lane for lane in (native, featurizer) if lane is not None]
         return _Open(entry, loaded, tuple(lanes), tuple(required), features, featurizer)
