@@ -405,15 +405,16 @@ class DeploymentSummary:
 
 @dataclass(frozen=True)
 class PredictionLine:
-    """A prediction in one line; `answer` is None for regression."""
+    """A prediction in one line; `answer` is None for regression, `outputs` as of `Receipt`."""
 
     id: str
     model: str
     version: int
     predicted_at: datetime
     requested_by: str
-    output: float
     answer: bool | None
+    output: float
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -452,8 +453,8 @@ class Receipt:
         id: The prediction's id.
         model: The model's name.
         version: The version that answered.
-        task: "classification" or "regression".
-        output: Probability of yes, or the number.
+        task: "classification" or "regression"; "other" of a model that was registered.
+        output: Probability of yes, or the number; the first number of `outputs`, NaN where none is one.
         answer: Yes or no at `threshold`; None for regression.
         threshold: Probability from which the answer is yes; None for regression.
         predicted_at: When it was answered; UTC.
@@ -469,6 +470,7 @@ class Receipt:
         trained_by: Who trained the version.
         trained_at: UTC.
         redacted: Columns of the request and inputs that the log does not keep.
+        outputs: All outputs by name, of a model that was registered; empty where `output` is all.
     """
 
     id: str
@@ -491,6 +493,7 @@ class Receipt:
     trained_by: str
     trained_at: datetime
     redacted: tuple[str, ...] = ()
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         trained_by=loaded.version.created_by,
         trained_at=loaded.version.created_at,
         redacted=redacted,
+        outputs=made.outputs,
     )
 
 

@@ -110,7 +110,9 @@ def test_single_rows_are_answered_logged_and_traced(platform: Platform, tmp_path
     assert {each.name: each.value for each in trace(platform, second.id).inputs} == {"a": 7.5}
     with pytest.raises(MillpondError, match="seventeen"):
         predict_rows(platform, "kinds", [{"a": 17}])
-    assert len(logged.newest(platform, "kinds", 10)) == 2
+    lines = logged.newest(platform, "kinds", 10)
+    assert {each.id: each.outputs for each in lines} == {each.id: each.outputs for each in (first, second)}
+    assert trace(platform, first.id).outputs == first.outputs
 
 
 def test_outputs_of_every_kind(platform: Platform, tmp_path: Path) -> None:

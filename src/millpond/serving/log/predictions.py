@@ -10,6 +10,15 @@ from millpond.serving.log.tables import INPUT, REQUEST, VECTOR, output_column, t
 from millpond.serving.ports import OUTPUT, Prediction, ServedModel, first_number
 
 
+def outputs_of(row: Mapping[str, Any], columns: Mapping[str, str], served: ServedModel) -> dict[str, Any]:
+    """All outputs of a row, by name; arguments as of `to_prediction`."""
+    found: dict[str, Any] = {}
+    for each in served.outputs:
+        column = there(columns, output_column(each.name), VECTOR if each.width else each.type)
+        found[each.name] = None if column is None else row[column]
+    return found
+
+
 def to_prediction(row: Mapping[str, Any], columns: Mapping[str, str], served: ServedModel) -> Prediction:
     """A row of the lake table, or of the spool, as a prediction.
 
@@ -25,10 +34,7 @@ def to_prediction(row: Mapping[str, Any], columns: Mapping[str, str], served: Se
 
     inputs = values(INPUT, served.inputs)
     request = {column.name: column.type for column in served.columns}
-    outputs: dict[str, Any] = {}
-    for each in served.outputs:
-        column = there(columns, output_column(each.name), VECTOR if each.width else each.type)
-        outputs[each.name] = None if column is None else row[column]
+    outputs = outputs_of(row, columns, served)
     return Prediction(
         id=row["prediction_id"],
         model=row["model"],
