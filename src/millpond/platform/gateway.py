@@ -26,7 +26,7 @@ from millpond.serving.lanes.command import native_command
 from millpond.serving.lanes.environments import environment_for, needs_of
 from millpond.serving.lanes.lane import Lane
 from millpond.serving.lanes.ports import LaneLimits
-from millpond.serving.ports import ModelState
+from millpond.serving.ports import LogPolicy, ModelState
 from millpond.serving.routing import Routing, RoutingTable, ServedVersion, set_loaded
 from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.statistics import Statistics
@@ -237,8 +237,11 @@ class Gateway:
         found = self._open.get(key)
         entry = self._table.versions.get(key)
         if found is not None and entry is not None and found.entry != entry:
-            self._retire(key)
-            found = None
+            if _but_for_log(found.entry) == _but_for_log(entry):
+                self._open[key] = found = found._replace(entry=entry, loaded=found.loaded.serving(entry.served))
+            else:
+                self._retire(key)
+                found = None
         if found is None:
             if key not in self._failed and entry is not None:
                 self._begin(key, entry, lambda _done: None)
@@ -355,6 +358,11 @@ class Gateway:
         if self._watch is None:
             self._watch = TableWatch(lambda: CurrentSnapshots(self._platform.lake), self._platform.online)
         return self._watch
+
+
+def _but_for_log(entry: ServedVersion) -> ServedVersion:
+    """An entry without what is logged of its answers, which changes while it serves."""
+    return replace(entry, served=replace(entry.served, logging=LogPolicy()))
 
 
 def _broken(key: Key, error: BaseException) -> Unavailable:

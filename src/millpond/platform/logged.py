@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from millpond.core.errors import NotFound
 from millpond.lake.schema import literal, quoted
 from millpond.platform import versions
+from millpond.platform.log_policies import policies
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import PredictionLine
 from millpond.serving.ports import OUTPUT as SINGLE
@@ -112,7 +113,8 @@ def relation(platform: Platform, engine: Engine, served: ServedModel) -> str:
         columns = kinds_of(rows)
     wanted = [(REQUEST + each.name, each.type) for each in served.columns]
     wanted += [(INPUT + name, kind) for name, kind in served.inputs.items()]
-    hidden = {prefix + name for name in served.logging.redact for prefix in (REQUEST, INPUT)}
+    redacted = policies(platform, platform.store.version(served.model, served.version)).redacted
+    hidden = {prefix + name for name in redacted for prefix in (REQUEST, INPUT)}
     listed = [quoted(each.name) for each in empty().schema]
     listed += [f"{OUTPUT_COLUMN} AS {OUTPUT}"] if OUTPUT_COLUMN in columns else []
     for name, kind in dict(wanted).items():

@@ -365,6 +365,8 @@ class VersionPage:
         mlflow_path: Page of its run below the server's address, such as "/mlflow/#/experiments/1/runs/ab12".
         has_report: Whether `ModelReader.report` has one.
         tier: Which runtime serves it, and why.
+        log: What the prediction log keeps of its answers, in words.
+        log_since: When that was taken over; UTC; None where it holds since the version was made.
     """
 
     summary: VersionSummary
@@ -375,6 +377,8 @@ class VersionPage:
     mlflow_path: str | None
     has_report: bool
     tier: Tier
+    log: str = "all requests"
+    log_since: datetime | None = None
 
 
 # --- deployments and predictions --------------------------------------------------------------------------------------

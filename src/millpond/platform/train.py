@@ -15,7 +15,7 @@ from millpond.core.time import now
 from millpond.definitions.gates import LiveGate
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
-from millpond.platform import live_gates, release, tiers, versions
+from millpond.platform import live_gates, log_policies, release, tiers, versions
 from millpond.platform.alone import alone
 from millpond.platform.applied import record
 from millpond.platform.loading import definition_files
@@ -82,6 +82,7 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
         with step(platform.listener, f"train {model.name}") as current:
             current.up_to_date(f"version {known.number}")
         record(platform, model)
+        log_policies.take_over(platform, [model.name])
         return _finish(platform, known)
     # The model store takes seconds to load; it does so beside the fit.
     threading.Thread(target=platform.store.make_ready, daemon=True).start()
@@ -97,6 +98,7 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
         version = platform.store.register(candidate)
         versions.pin(platform, version, lineage)
         record(platform, model)
+        log_policies.take_over(platform, [model.name])
         current.detail = f"version {version.number}, loaded and tried in a clean process; {_served(tier)}"
     promoted = _judge(platform, version, trained.gates)
     return TrainResult(

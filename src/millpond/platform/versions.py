@@ -13,9 +13,10 @@ from millpond.definitions.features import Features
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
 from millpond.platform.loading import load_definitions
+from millpond.platform.log_policies import policies
 from millpond.platform.platform import Platform
 from millpond.registry.ports import Lineage, Version
-from millpond.serving.ports import OUTPUT, LogPolicy, OutputColumn, RequestColumn, ServedModel
+from millpond.serving.ports import OUTPUT, OutputColumn, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
     from millpond.platform.training_sets import TrainingSet
@@ -46,12 +47,14 @@ class LoadedVersion:
         declared: The model as its own code declares it, not as the project does now; None of a version that was
             registered, not trained.
         directory: Its MLflow model, with Millpond's files below `millpond/`.
+        redacted: Columns that the prediction log does not keep, or did not at any time since the version was made.
     """
 
     version: Version
     served: ServedModel
     declared: Model | None
     directory: Path
+    redacted: tuple[str, ...] = ()
 
     @property
     def model(self) -> Model:
@@ -150,7 +153,6 @@ def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
 def served_model(platform: Platform, version: Version) -> ServedModel:
     """What a request for the version carries, and what its estimator takes."""
     spec = platform.store.spec(version)
-    kept = spec.get("logging", {})
     return ServedModel(
         model=version.model,
         version=version.number,
@@ -161,7 +163,7 @@ def served_model(platform: Platform, version: Version) -> ServedModel:
         inputs=spec["inputs"],
         outputs=tuple(OutputColumn(**each) for each in spec["outputs"]) if "outputs" in spec else (OUTPUT,),
         matrix=spec.get("matrix", False),
-        logging=LogPolicy(kept.get("sample", 1.0), tuple(kept.get("redact", ()))),
+        logging=policies(platform, version).present,
     )
 
 
@@ -175,13 +177,14 @@ def load(platform: Platform, version: Version) -> LoadedVersion:
     definitions = platform.store.spec(version)["definitions"]
     if definitions is None:
         return LoadedVersion(version, served_model(platform, version), None, directory)
+    redacted = policies(platform, version).redacted
     code = directory / "millpond" / "code" / definitions
     try:
         model = load_definitions(code).model(version.model)
     except NotFound as error:
         hint = f"train it again: millpond train {version.model} --force"
         raise VersionRefused(f"The code of {version} is not in the store", where=str(code), hint=hint) from error
-    return LoadedVersion(version, served_model(platform, version), model, directory)
+    return LoadedVersion(version, served_model(platform, version), model, directory, redacted)
 
 
 def pin(platform: Platform, version: Version, lineage: Lineage) -> None:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from millpond import __version__
 from millpond.access.local import local_admin
 from millpond.core.errors import MillpondError
+from millpond.platform.log_policies import take_over
 from millpond.platform.operations import PlatformOperations
 from millpond.platform.platform import Platform
 from millpond.platform.reader import PlatformReader
@@ -58,6 +59,7 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
     keeper += ["--profile", settings.profile_name]
     # Serving processes find what is deployed; the keeper makes up for what cannot be told yet.
     try:
+        take_over(platform, platform.definitions.models)
         resume(platform)
     except MillpondError as error:
         _log.warning("what is deployed is told later: %s", error.what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -65,6 +66,12 @@ class Loaded:
         """What requests for it look like; versions with equal ones read a request alike."""
         served = self.served
         return served.columns, tuple(served.inputs.items()), served.at, served.matrix, served.outputs, served.task
+
+    def serving(self, served: ServedModel) -> Loaded:
+        """The same version and parts, told otherwise, as what of its answers is logged."""
+        other = copy(self)
+        other.served = served
+        return other
 
     def score(
         self,
