@@ -75,6 +75,7 @@ def test_a_share_is_logged_and_what_is_redacted_says_so(shop: Platform, orders_t
 
 
 def test_a_change_of_the_policy_holds_for_versions_that_serve(shop: Platform) -> None:
+    train(shop, "plain")
     [before] = predict_rows(shop, "plain", [{"amount": 1.5, "ordered_at": "2024-01-01T00:00:00Z"}])
     first = publish(shop)
     definitions = shop.settings.root / "definitions.py"
