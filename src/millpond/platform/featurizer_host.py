@@ -36,7 +36,9 @@ def open_featurizer(platform: Platform, loaded: LoadedVersion, engine: DuckDBEng
     lake = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
     if not online or not loaded.model.views:
         return lake
-    return OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land_or_wait(platform, tables))
+    return OnlineFeaturizer(
+        lake, platform.online, snapshots, platform.lineage, lambda tables: land_or_wait(platform, tables)
+    )
 
 
 def handler(featurizer: Featurizer, served: ServedModel) -> Handler:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import pytest
 
 from millpond.core.time import from_microseconds, to_microseconds
-from millpond.lake.current import CurrentSnapshots
 from millpond.platform.bundles import describe_features, inline_views
 from millpond.platform.events import land_or_wait, push
 from millpond.platform.featurizer_host import handler, open_featurizer
@@ -72,7 +71,7 @@ def _loaded(platform):
 @pytest.fixture
 def inline(project):
     loaded = _loaded(project)
-    watch = TableWatch(lambda: CurrentSnapshots(project.lake), project.online)
+    watch = TableWatch(project.lineage, project.online)
     described = describe_features(project, loaded)
     assert described["inline"]
     features = InlineFeatures(loaded.served, inline_views(described), project.online, watch)
