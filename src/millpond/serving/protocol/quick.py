@@ -269,18 +269,21 @@ def _plan(document: dict[str, Any], signature: Signature) -> Plan | None:
         return None
     if any(type(each["name"]) is not str or each.get("parameters") is not None for each in inputs):
         return None
-    if len(shape) == 2 and len(inputs) == 1:
+    if len(shape) == 2 and len(inputs) == 1 and not _names_column(inputs[0]["name"], signature):
         return _matrix_plan(inputs[0], outputs, signature)
     if signature.matrix or any(each["shape"] not in _ONE_ROW for each in inputs):
         return None
     return _row_plan(inputs, outputs, signature)
 
 
+def _names_column(name: str, signature: Signature) -> bool:
+    """Whether a tensor is one column, of a model that knows columns by name."""
+    return not signature.matrix and (name in signature.columns or name in signature.raws)
+
+
 def _matrix_plan(tensor: dict[str, Any], outputs: tuple[OutputWanted, ...], signature: Signature) -> Plan | None:
-    name, (count, width), datatype = tensor["name"], tensor["shape"], tensor["datatype"]
+    (count, width), datatype = tensor["shape"], tensor["datatype"]
     if width != signature.width or count < 1 or datatype not in CODES or not signature.matrices:
-        return None
-    if not signature.matrix and (name in signature.columns or name in signature.raws):
         return None
     layout = "" if datatype == "FP64" else LAYOUTS[datatype]
     types: list[type] = [int if datatype in INTEGERS else float] * width
