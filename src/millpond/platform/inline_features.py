@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from millpond.core.errors import DataError, MillpondError, NotFound, StoreMismatch
@@ -123,11 +123,10 @@ class InlineFeatures:
 
     def __init__(self, served: ServedModel, views: Sequence[InlineView], store: OnlineStore, watch: TableWatch) -> None:
         self._at = served.at
-        self._views = tuple(views)
+        self._views = [(found, tuple(0 if each.is_count else None for each in found.view.features)) for found in views]
         self._store = store
         self._watch = watch
         self._inputs = InputAssembly(served, [each.view for each in views])
-        self._nothing = [tuple(0 if each.is_count else None for each in found.view.features) for found in views]
         self._marks: list[Mark] = []
         self._snapshots: dict[str, int] = {}
         self._events: dict[str, int] = {}
@@ -136,26 +135,26 @@ class InlineFeatures:
     def warm(self) -> bool | None:
         """Whether lookups of entities that are known succeed now; None where it will be known in a moment."""
         with self._store.read() as reader:
-            marks = [reader.mark(each.view) for each in self._views]
+            marks = [reader.mark(each.view) for each, _ in self._views]
         seen = [
             self._watch.seen(each.view.table, mark.source) if mark is not None else False
-            for each, mark in zip(self._views, marks, strict=True)
+            for (each, _), mark in zip(self._views, marks, strict=True)
         ]
         return None if None in seen and False not in seen else all(seen)
 
     def look_up(self, rows: Rows, as_of: int | None) -> Featured | None:
         """See `serving.engine.ports.InlineFeatures`."""
-        given = rows.columns
-        instants = self._instants(given, rows.count, as_of)
+        instants = self._instants(rows, as_of)
+        first, last = (min(instants), max(instants)) if rows.count > 1 else (instants[0], instants[0])
         marks: list[Mark] = []
         found: list[Sequence[tuple[Any, ...]]] = []
         try:
             with self._store.read() as reader:
-                for number, view in enumerate(self._views):
+                for view, nothing in self._views:
                     mark = reader.mark(view.view)
-                    if mark is None or not self._holds(view, mark, instants):
+                    if mark is None or not self._holds(view, mark, first, last):
                         return None
-                    values = self._values(reader, number, given, instants)
+                    values = _values(reader, view, nothing, rows, instants)
                     if values is None:
                         return None
                     marks.append(mark)
@@ -167,49 +166,60 @@ class InlineFeatures:
         inputs = self._inputs.assemble(rows, found)
         return Featured(inputs, instants, self._snapshots, self._events, self._watch.synced_at)
 
-    def _instants(self, given: Mapping[str, Column], count: int, as_of: int | None) -> list[int]:
+    def _instants(self, rows: Rows, as_of: int | None) -> list[int]:
         if as_of is not None:
-            return [as_of] * count
+            return [as_of] * rows.count
         moment = time.time_ns() // 1000
-        own = given.get(self._at) if self._at is not None else None
+        own = rows.column(self._at) if self._at is not None else None
         if own is None:
-            return [moment] * count
+            return [moment] * rows.count
         return [moment if each is None or each > moment else each for each in own]
 
-    def _holds(self, found: InlineView, mark: Mark, instants: Sequence[int]) -> bool:
-        """Whether a state has a view's values exactly, at all of some instants."""
+    def _holds(self, found: InlineView, mark: Mark, first: int, last: int) -> bool:
+        """Whether a state has a view's values exactly, at all instants from the first to the last."""
         view = found.view
-        if not self._watch.only_events_since(view.table, mark.source):
+        watch = self._watch
+        if not watch.only_events_since(view.table, mark.source):
             return False
-        synced = self._watch.synced_at
+        synced = watch.synced_at
         if synced is not None and found.oldest is not None and time.time_ns() // 1000 - synced > found.oldest:
             return False
-        if view.every is None:
-            return mark.since is None or min(instants) >= mark.since
-        return min(instants) // view.every * view.every == mark.grid == max(instants) // view.every * view.every
-
-    def _values(
-        self, reader: OnlineReader, number: int, given: Mapping[str, Column], instants: Sequence[int]
-    ) -> Sequence[tuple[Any, ...]] | None:
-        """The values of a view's features, a row each; None where only the lake can tell."""
-        view, refuses, _ = self._views[number]
-        try:
-            keys = list(zip(*[given[name] for name in view.entity_keys], strict=True))
-        except KeyError:
-            return None
-        if len(keys) != len(instants):
-            return None
-        values = reader.live(view, keys, instants) if view.every is None else reader.values(view, keys)
-        if None in values:
-            if refuses:
-                return None
-            nothing = self._nothing[number]
-            return [nothing if each is None else each for each in values]
-        return values  # type: ignore[return-value]
+        every = view.every
+        if every is None:
+            return mark.since is None or first >= mark.since
+        return first // every * every == mark.grid == last // every * every
 
     def _remember(self, marks: list[Mark]) -> None:
         """Note what is read, which stays the same for most lookups."""
-        tables = [each.view.table for each in self._views]
+        tables = [each.view.table for each, _ in self._views]
         self._snapshots = {table: mark.source for table, mark in zip(tables, marks, strict=True)}
         self._events = {table: mark.position for table, mark in zip(tables, marks, strict=True)}
         self._marks = marks
+
+
+def _values(
+    reader: OnlineReader, found: InlineView, nothing: tuple[Any, ...], rows: Rows, instants: Sequence[int]
+) -> Sequence[tuple[Any, ...]] | None:
+    """The values of a view's features, a row each; None where only the lake can tell.
+
+    Args:
+        reader: Reads the store.
+        found: The view.
+        nothing: The values for an entity that has none.
+        rows: The request's rows.
+        instants: The instant of each.
+    """
+    view = found.view
+    columns: list[Column] = []
+    for name in view.entity_keys:
+        column = rows.column(name)
+        if column is None:
+            return None
+        columns.append(column)
+    keys = list(zip(*columns, strict=True))
+    if len(keys) != len(instants):
+        return None
+    values = reader.live(view, keys, instants) if view.every is None else reader.values(view, keys)
+    if None in values:
+        return None if found.refuses else [nothing if each is None else each for each in values]
+    return values  # type: ignore[return-value]

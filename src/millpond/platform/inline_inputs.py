@@ -82,8 +82,7 @@ class InputAssembly:
 
     def _flat(self, request: Rows, found: Sequence[Sequence[Row]]) -> Iterator[Row]:
         """Rows of all features, view by view, and of what the request itself has of the inputs."""
-        given = request.columns
-        own = [_values(given[name]) if name in given else [None] * request.count for name in self._own]
+        own = [_values(request.column(name), request.count) for name in self._own]
         parts = [*found, zip(*own, strict=True)] if own else found
         return (tuple(chain.from_iterable(row)) for row in zip(*parts, strict=True))
 
@@ -113,7 +112,9 @@ class InputAssembly:
                 yield [None if value is None else cast(value) for value in column]
 
 
-def _values(column: Column) -> Sequence[Any]:
+def _values(column: Column | None, count: int) -> Sequence[Any]:
+    if column is None:
+        return [None] * count
     return column.tolist() if isinstance(column, np.ndarray) else column
 
 
