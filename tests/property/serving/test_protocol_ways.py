@@ -235,7 +235,9 @@ def test_single_rows_go_the_short_way() -> None:
         {"name": "flag", "shape": [1], "datatype": "BOOL", "data": [True]},
     ]
     raw = [{"name": name, "shape": [1], "datatype": "FP64", "data": [1.5]} for name in "cab"]
-    for served, inputs in ((MIXED, tensors), (NUMBERS, raw), (NUMBERS, raw[:2])):
+    key = [{"name": "key", "shape": [1, 1], "datatype": "BYTES", "data": ["JFK"]}]
+    alone = [{"name": "c", "shape": [1, 1], "datatype": "FP64", "data": [1.5]}]
+    for served, inputs in ((MIXED, tensors), (NUMBERS, raw), (NUMBERS, raw[:2]), (WHOLE, key), (NUMBERS, alone)):
         body = json.dumps({"inputs": inputs, "id": "x", "parameters": {"routing_key": "k"}}).encode()
         found = quick_request(orjson.loads(body), signature_of(served))
         assert found is not None
