@@ -298,3 +298,19 @@ def test_kserve(kserve: Any, expected: Any, wire: str) -> None:
     assert "nobody" in unknown[1]
     assert stranger[0] == (401 if wire == "rest" else "UNAUTHENTICATED")
     assert "token" in stranger[1]
+
+
+def test_the_worker_has_answered_for_every_kind_and_stayed_small(server: Any, inputs: Any) -> None:
+    """What a library needs runs elsewhere: the files that are mapped into the worker show which it has loaded."""
+    worker = server.children()["serving-0"]
+    for model in MODELS:
+        asked = {
+            name: plain(values if model == "lgb" else values.reshape(-1)) for name, values in inputs[model].items()
+        }
+        for _ in range(2):
+            answer = server.infer(model, asked)
+            assert answer.status_code == 200, answer.text
+    mapped = Path(f"/proc/{worker}/maps").read_text()
+    assert "/numpy/" in mapped
+    heavy = ("pyarrow", "pandas", "duckdb", "sklearn", "scipy", "lightgbm", "pyiceberg")
+    assert [each for each in heavy if f"/{each}" in mapped] == []

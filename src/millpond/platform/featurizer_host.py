@@ -36,7 +36,9 @@ def open_featurizer(platform: Platform, loaded: LoadedVersion, engine: DuckDBEng
     lake = lake_featurizer(loaded, engine, snapshots)
     if isinstance(lake, GivenInputs) or not online or not loaded.views:
         return lake
-    return OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land_or_wait(platform, tables))
+    return OnlineFeaturizer(
+        lake, platform.online, snapshots, platform.lineage, lambda tables: land_or_wait(platform, tables)
+    )
 
 
 def handler(featurizer: Featurizer, served: ServedModel) -> Handler:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from millpond.core.errors import MillpondError, NotFound, Unavailable
-from millpond.lake.current import CurrentSnapshots
 from millpond.platform.bundles import inline_views
 from millpond.platform.inline_features import InlineFeatures, TableWatch
 from millpond.platform.platform import Platform
@@ -356,7 +355,7 @@ class Gateway:
 
     def _tables(self) -> TableWatch:
         if self._watch is None:
-            self._watch = TableWatch(lambda: CurrentSnapshots(self._platform.lake), self._platform.online)
+            self._watch = TableWatch(self._platform.lineage, self._platform.online)
         return self._watch
 
 

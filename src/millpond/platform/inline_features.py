@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from millpond.core.errors import DataError, MillpondError, NotFound, StoreMismatch
 from millpond.core.time import to_microseconds
-from millpond.features.online.packing import feature_type
-from millpond.features.online.ports import OnlineReader, OnlineStore, OnlineView
-from millpond.lake.current import CurrentSnapshots
+from millpond.features.online.ports import Mark, OnlineReader, OnlineStore, OnlineView
+from millpond.lake.lineage import Lineage
+from millpond.platform.inline_inputs import InputAssembly
 from millpond.serving.engine.ports import Featured
 from millpond.serving.ports import ServedModel
 from millpond.serving.rows import Column, Rows
@@ -51,13 +51,12 @@ class TableWatch:
     """Sees in a thread of its own whether anything but pushed events has come into the tables that views are of.
 
     Args:
-        snapshots: Gives the lake's current snapshots; called in that thread, and used by it alone.
+        lineage: By what the tables were changed; used by that thread alone.
         store: The online store.
     """
 
-    def __init__(self, snapshots: Callable[[], CurrentSnapshots], store: OnlineStore) -> None:
-        self._open_snapshots = snapshots
-        self._snapshots: CurrentSnapshots | None = None
+    def __init__(self, lineage: Lineage, store: OnlineStore) -> None:
+        self._lineage = lineage
         self._store = store
         self._seen: dict[tuple[str, int], tuple[float, bool]] = {}
         self._wanted: dict[tuple[str, int], float] = {}
@@ -104,9 +103,7 @@ class TableWatch:
     def _look(self, table: str, source: int) -> None:
         asked = time.monotonic()
         try:
-            if self._snapshots is None:
-                self._snapshots = self._open_snapshots()
-            self._seen[table, source] = (asked, self._snapshots.only_landed_since(table, source))
+            self._seen[table, source] = (asked, self._lineage.only_landed_since(table, source))
         except Exception as error:
             _log.warning("table %s cannot be looked at: %s", table, error)
 
@@ -122,115 +119,104 @@ class InlineFeatures:
     """
 
     def __init__(self, served: ServedModel, views: Sequence[InlineView], store: OnlineStore, watch: TableWatch) -> None:
-        self._served = served
-        self._views = tuple(views)
+        self._at = served.at
+        self._views = [(found, tuple(0 if each.is_count else None for each in found.view.features)) for found in views]
         self._store = store
         self._watch = watch
-        self._names = tuple(served.inputs)
-        self._nothing = [tuple(0 if each.is_count else None for each in found.view.features) for found in views]
-        self._places = [self._place(name) for name in self._names]
-
-    def _place(self, name: str) -> tuple[int, int, Callable[[Any], Any] | None]:
-        """Where an input comes from: the view's number (-1 is the request) and the feature's, and how it is cast."""
-        for number, found in enumerate(self._views):
-            for index, feature in enumerate(found.view.features):
-                if feature.name == name:
-                    return number, index, _cast(feature_type(feature), self._served.inputs[name])
-        return -1, 0, None
+        self._inputs = InputAssembly(served, [each.view for each in views])
+        self._marks: list[Mark] = []
+        self._snapshots: dict[str, int] = {}
+        self._events: dict[str, int] = {}
 
     @property
     def warm(self) -> bool | None:
         """Whether lookups of entities that are known succeed now; None where it will be known in a moment."""
         with self._store.read() as reader:
-            marks = [reader.mark(each.view) for each in self._views]
+            marks = [reader.mark(each.view) for each, _ in self._views]
         seen = [
             self._watch.seen(each.view.table, mark.source) if mark is not None else False
-            for each, mark in zip(self._views, marks, strict=True)
+            for (each, _), mark in zip(self._views, marks, strict=True)
         ]
         return None if None in seen and False not in seen else all(seen)
 
     def look_up(self, rows: Rows, as_of: int | None) -> Featured | None:
         """See `serving.engine.ports.InlineFeatures`."""
-        given = rows.columns
-        instants = self._instants(given, rows.count, as_of)
+        instants = self._instants(rows, as_of)
+        first, last = (min(instants), max(instants)) if rows.count > 1 else (instants[0], instants[0])
+        marks: list[Mark] = []
         found: list[Sequence[tuple[Any, ...]]] = []
-        snapshots: dict[str, int] = {}
-        events: dict[str, int] = {}
         try:
             with self._store.read() as reader:
-                for number, view in enumerate(self._views):
-                    looked_up = self._look_up(reader, number, view, given, instants)
-                    if looked_up is None:
+                for view, nothing in self._views:
+                    mark = reader.mark(view.view)
+                    if mark is None or not self._holds(view, mark, first, last):
                         return None
-                    values, source, position = looked_up
+                    values = _values(reader, view, nothing, rows, instants)
+                    if values is None:
+                        return None
+                    marks.append(mark)
                     found.append(values)
-                    snapshots[view.view.table] = source
-                    events[view.view.table] = position
         except (DataError, NotFound, StoreMismatch):
             return None
-        return Featured(self._inputs(given, rows.count, found), instants, snapshots, events, self._watch.synced_at)
+        if marks != self._marks:
+            self._remember(marks)
+        inputs = self._inputs.assemble(rows, found)
+        return Featured(inputs, instants, self._snapshots, self._events, self._watch.synced_at)
 
-    def _instants(self, given: Mapping[str, Column], count: int, as_of: int | None) -> list[int]:
+    def _instants(self, rows: Rows, as_of: int | None) -> list[int]:
         if as_of is not None:
-            return [as_of] * count
+            return [as_of] * rows.count
         moment = time.time_ns() // 1000
-        own = given.get(self._served.at) if self._served.at is not None else None
+        own = rows.column(self._at) if self._at is not None else None
         if own is None:
-            return [moment] * count
+            return [moment] * rows.count
         return [moment if each is None or each > moment else each for each in own]
 
-    def _look_up(
-        self,
-        reader: OnlineReader,
-        number: int,
-        found: InlineView,
-        given: Mapping[str, Column],
-        instants: list[int],
-    ) -> tuple[Sequence[tuple[Any, ...]], int, int] | None:
+    def _holds(self, found: InlineView, mark: Mark, first: int, last: int) -> bool:
+        """Whether a state has a view's values exactly, at all instants from the first to the last."""
         view = found.view
-        mark = reader.mark(view)
-        if mark is None or not self._watch.only_events_since(view.table, mark.source):
-            return None
-        synced = self._watch.synced_at
+        watch = self._watch
+        if not watch.only_events_since(view.table, mark.source):
+            return False
+        synced = watch.synced_at
         if synced is not None and found.oldest is not None and time.time_ns() // 1000 - synced > found.oldest:
+            return False
+        every = view.every
+        if every is None:
+            return mark.since is None or first >= mark.since
+        return first // every * every == mark.grid == last // every * every
+
+    def _remember(self, marks: list[Mark]) -> None:
+        """Note what is read, which stays the same for most lookups."""
+        tables = [each.view.table for each, _ in self._views]
+        self._snapshots = {table: mark.source for table, mark in zip(tables, marks, strict=True)}
+        self._events = {table: mark.position for table, mark in zip(tables, marks, strict=True)}
+        self._marks = marks
+
+
+def _values(
+    reader: OnlineReader, found: InlineView, nothing: tuple[Any, ...], rows: Rows, instants: Sequence[int]
+) -> Sequence[tuple[Any, ...]] | None:
+    """The values of a view's features, a row each; None where only the lake can tell.
+
+    Args:
+        reader: Reads the store.
+        found: The view.
+        nothing: The values for an entity that has none.
+        rows: The request's rows.
+        instants: The instant of each.
+    """
+    view = found.view
+    columns: list[Column] = []
+    for name in view.entity_keys:
+        column = rows.column(name)
+        if column is None:
             return None
-        keys = list(zip(*[given[name] for name in view.entity_keys], strict=True)) if _all_in(view, given) else []
-        if len(keys) != len(instants) or any(None in key for key in keys):
-            return None
-        if view.every is None:
-            if mark.since is not None and min(instants) < mark.since:
-                return None
-            values = reader.live(view, keys, instants)
-        else:
-            if mark.grid is None or any(each // view.every * view.every != mark.grid for each in instants):
-                return None
-            values = reader.values(view, keys)
-        if None in values:
-            if found.refuses:
-                return None
-            nothing = self._nothing[number]
-            values = [nothing if each is None else each for each in values]
-        return values, mark.source, mark.position  # type: ignore[return-value]
-
-    def _inputs(self, given: Mapping[str, Column], count: int, found: list[Sequence[tuple[Any, ...]]]) -> Rows:
-        columns: list[Column] = []
-        for name, (number, index, cast) in zip(self._names, self._places, strict=True):
-            if number < 0:
-                columns.append(given.get(name) if name in given else [None] * count)  # type: ignore[arg-type]
-            elif cast is None:
-                columns.append([row[index] for row in found[number]])
-            else:
-                columns.append([None if row[index] is None else cast(row[index]) for row in found[number]])
-        return Rows(count, self._names, tuple(columns))
-
-
-def _all_in(view: OnlineView, given: Mapping[str, Column]) -> bool:
-    return all(name in given for name in view.entity_keys)
-
-
-def _cast(stored: str, wanted: str) -> Callable[[Any], Any] | None:
-    """How a stored value becomes one of the input's type, as training casts; None where it is one already."""
-    same = {"double": "float64", "float": "float64", "int": "int64", "long": "int64", "boolean": "bool"}
-    if same.get(stored, stored) == wanted:
+        columns.append(column)
+    keys = list(zip(*columns, strict=True))
+    if len(keys) != len(instants):
         return None
-    return {"float64": float, "int64": int, "bool": bool}.get(wanted, str)
+    values = reader.live(view, keys, instants) if view.every is None else reader.values(view, keys)
+    if None in values:
+        return None if found.refuses else [nothing if each is None else each for each in values]
+    return values  # type: ignore[return-value]

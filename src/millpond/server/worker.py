@@ -24,6 +24,7 @@ import uvloop
 from millpond.access.ports import Authenticator
 from millpond.platform.gateway import Gateway
 from millpond.platform.platform import Platform, open_project
+from millpond.server.allocator import give_back_large_blocks
 from millpond.server.http.doors import TokenCache, TokenDoor, TrustedDoor
 from millpond.server.http.limits import Limits
 from millpond.server.http.routes import Routes
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--grpc", type=int, help="descriptor of a listening socket")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.WARNING)
+    give_back_large_blocks()
     platform = open_project(arguments.project, profile=arguments.profile)
     limits = Limits(body_bytes=platform.settings.profile.body_limit)
     gc.freeze()

@@ -48,6 +48,13 @@ class Rows:
             return {name: self.matrix[:, index] for index, name in enumerate(self.names)}
         return dict(zip(self.names, self.given, strict=True))
 
+    def column(self, name: str) -> Column | None:
+        """One column; None where there is none of this name."""
+        if name not in self.names:
+            return None
+        at = self.names.index(name)
+        return self.given[at] if self.matrix is None else self.matrix[:, at]
+
     def values(self, row: int) -> dict[str, Any]:
         """One row as Python values; a NaN is None."""
         found = {name: _plain(column[row]) for name, column in self.columns.items()}

@@ -50,7 +50,7 @@ class Handle:
 class LmdbReader:
     """`OnlineReader` on a transaction; also the block that the transaction lasts for."""
 
-    __slots__ = ("_environment", "_handle", "_txn")
+    __slots__ = ("_environment", "_handle", "_head", "_read", "_txn")
 
     def __init__(self, environment: Environment, handle: Callable[[OnlineView], Handle]) -> None:
         self._environment = environment
@@ -58,6 +58,7 @@ class LmdbReader:
 
     def __enter__(self) -> LmdbReader:
         environment = self._environment
+        self._read: Handle | None = None
         if environment.forked:
             environment.check()
         try:
@@ -79,7 +80,8 @@ class LmdbReader:
         return head.state(view) if head is not None else None
 
     def mark(self, view: OnlineView) -> Mark | None:
-        return records.mark_of(self._environment, self._txn, self._handle(view).id)
+        head = self._head_of(self._handle(view))
+        return records.mark_of(head) if head is not None else None
 
     def values(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[tuple[Any, ...] | None]:
         handle = self._handle(view)
@@ -100,8 +102,15 @@ class LmdbReader:
         encode, compute = handle.encode, handle.rules.live.compute
         return [compute(kv, prefix, encode(key), instant) for key, instant in zip(keys, at, strict=True)]
 
+    def _head_of(self, handle: Handle) -> bytes | None:
+        """The head of a view's state; read once for all that is asked of the view in a row."""
+        if handle is not self._read:
+            self._head: bytes | None = self._txn.get(handle.id, None, self._environment.heads)
+            self._read = handle
+        return self._head
+
     def _prefix(self, handle: Handle) -> bytes:
-        head: bytes | None = self._txn.get(handle.id, None, self._environment.heads)
+        head = self._head_of(handle)
         if head is None:
             raise self._missing(handle.view)
         return head[:PREFIX]
