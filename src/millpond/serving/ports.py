@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -164,27 +164,39 @@ class Answer(NamedTuple):
     explanation: Explanation | None = None
 
 
-class Question(NamedTuple):
-    """A request on its way to a version. Everything here happens in the thread of one event loop.
+class Question(Protocol):
+    """A request on its way to a version, as a wire brings it. Used in the thread of one event loop.
 
     Attributes:
         model: The model's name.
         version: A version's number, as text; None is whichever answers for the model.
         user: Who asks.
-        read: Reads the request as one for a version. Raises RequestError; quick, and repeatable.
-        done: Called once: with the request and its answer, which is in the prediction log by then, or with an error.
-            May be called before `ask` returns.
         deadline: `time.monotonic()` at which the caller stops waiting, or None.
-        gone: Whether the caller has gone meanwhile; work that has not begun is then left.
     """
 
     model: str
     version: str | None
     user: str
-    read: Callable[[ServedModel], InferRequest]
-    done: Callable[[InferRequest | None, Answer | Exception], None]
-    deadline: float | None = None
-    gone: Callable[[], bool] = lambda: False
+    deadline: float | None
+
+    def read(self, served: ServedModel) -> InferRequest:
+        """The request as one for a version; quick, and repeatable.
+
+        Raises:
+            RequestError: It is none.
+        """
+        ...
+
+    def done(self, request: InferRequest | None, answer: Answer | Exception) -> None:
+        """Called once: with the request and its answer, which is in the prediction log by then, or with an error.
+
+        May be called before `Answering.ask` returns.
+        """
+        ...
+
+    def gone(self) -> bool:
+        """Whether the caller has gone meanwhile; work that has not begun is then left."""
+        ...
 
 
 @dataclass(frozen=True)

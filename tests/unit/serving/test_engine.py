@@ -1,7 +1,7 @@
 """Questions are answered by the version that the deployment says, logged before they are told, and counted."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,23 @@ from millpond.serving.engine.engine import MOST_MIRRORED, Deployed, Engine
 from millpond.serving.engine.loaded import Loaded
 from millpond.serving.engine.ports import AS_OF, Featured
 from millpond.serving.lanes.ports import Reply
-from millpond.serving.ports import InferRequest, LogPolicy, ModelState, Question, RequestColumn, ServedModel
+from millpond.serving.ports import InferRequest, LogPolicy, ModelState, RequestColumn, ServedModel
 from millpond.serving.rows import Rows
 from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.statistics import Statistics
+
+
+@dataclass
+class Asking:
+    """Implements `Question`."""
+
+    model: str
+    version: str | None
+    user: str
+    read: Callable[[ServedModel], InferRequest]
+    done: Callable[[Any, Any], None]
+    deadline: float | None = None
+    gone: Callable[[], bool] = lambda: False
 
 
 class Weights:
@@ -110,7 +123,7 @@ class Bench:
                 raise RequestError(f"the model takes no {missing}")
             return InferRequest(Rows.of(rows), more.pop("raw", True), **more)
 
-        self.engine.ask(Question("m", version, "ada", read, lambda request, answer: told.append((request, answer))))
+        self.engine.ask(Asking("m", version, "ada", read, lambda request, answer: told.append((request, answer))))
         self.told = told
         if not told:
             return None

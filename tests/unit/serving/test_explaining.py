@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,25 @@ from millpond.core.errors import DeadlineExceeded, MillpondError, Overloaded, Un
 from millpond.serving.engine.engine import Deployed, Engine
 from millpond.serving.engine.explaining import MOST_WAITING, ROWS_AT_ONCE, THREADS, Explainer
 from millpond.serving.engine.loaded import Loaded
-from millpond.serving.ports import Explanation, InferRequest, Question, RequestColumn, ServedModel
+from millpond.serving.ports import Explanation, InferRequest, RequestColumn, ServedModel
 from millpond.serving.rows import Rows
 from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.statistics import Statistics
 
 SECONDS = 20.0
+
+
+@dataclass
+class Asking:
+    """Implements `Question`."""
+
+    model: str
+    version: str | None
+    user: str
+    read: Callable[[ServedModel], InferRequest]
+    done: Callable[[Any, Any], None]
+    deadline: float | None = None
+    gone: Callable[[], bool] = lambda: False
 
 
 class Gated:
@@ -73,7 +87,7 @@ class Running:
         told = asyncio.get_running_loop().create_future()
         request = InferRequest(Rows.of({"a": [float(each) for each in range(count)]}), True, explain=explain)
         done = lambda _request, answer: told.set_result(answer)  # noqa: E731
-        self.engine.ask(Question(model, None, "ada", lambda _served: request, done, **more))
+        self.engine.ask(Asking(model, None, "ada", lambda _served: request, done, **more))
         return told
 
     async def begun(self) -> None:

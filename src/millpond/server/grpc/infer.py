@@ -19,7 +19,7 @@ from millpond.server.grpc import messages
 from millpond.server.grpc.calls import fail, reply
 from millpond.server.grpc.sending import Stream
 from millpond.server.grpc.status import DEADLINE_EXCEEDED, OK, code_of, http_status
-from millpond.serving.ports import Answer, Answering, InferRequest, OutputWanted, Question, ServedModel
+from millpond.serving.ports import Answer, Answering, InferRequest, OutputWanted, ServedModel
 from millpond.serving.protocol import OutTensor, Tensor, output_tensors_of, raw_bytes, request_of, response_parameters
 from millpond.serving.protocol.tensors import NO_PARAMETERS
 
@@ -55,7 +55,7 @@ class Metrics(Protocol):
 
 
 class Inference:
-    """A ModelInfer on its way through an `Answering`.
+    """A `serving.ports.Question` that came by ModelInfer; counted when it is answered.
 
     Args:
         stream: Where the answer goes.
@@ -67,21 +67,25 @@ class Inference:
         "_asked",
         "_began",
         "_finished",
+        "_label",
         "_metrics",
-        "_model",
         "_parameters",
         "_responses",
         "_stream",
         "_tensors",
-        "_version",
+        "deadline",
+        "model",
+        "user",
+        "version",
     )
 
     def __init__(self, stream: Stream, responses: Responses, metrics: Metrics | None) -> None:
         self._stream = stream
         self._responses = responses
         self._metrics = metrics
-        self._model = self._version = ""
+        self._label = ("", "")  # model and version that it is counted under
         self._finished = False
+        self.deadline: float | None = stream.deadline
         if metrics is not None:
             metrics.waiting += 1
             self._began = time.monotonic()
@@ -92,20 +96,20 @@ class Inference:
             self._asked = asked = parse(messages.ModelInferRequest, message)
             self._tensors = tensors_of(asked)
             self._parameters = parameters_of(asked.parameters)
-            stream, version = self._stream, asked.model_version or None
-            self._model = model = asked.model_name
-            answering.ask(Question(model, version, user, self.read, self.done, stream.deadline, stream.is_gone))
+            self.model, self.version, self.user = asked.model_name, asked.model_version or None, user
+            self._label = (asked.model_name, "")
+            answering.ask(self)
         except Exception as error:
             self.done(None, error)
 
     def read(self, served: ServedModel) -> InferRequest:
-        """The request as one for a version."""
+        """See `serving.ports.Question`."""
         asked = self._asked
-        self._version = str(served.version)
+        self._label = (self.model, str(served.version))
         return request_of(self._tensors, served, self._parameters, asked.id or None, outputs_of(asked), binary=True)
 
     def done(self, request: InferRequest | None, answer: Answer | Exception) -> None:
-        """Answer the caller; called once."""
+        """See `serving.ports.Question`."""
         if self._finished:
             return
         if request is None or isinstance(answer, Exception):
@@ -121,10 +125,14 @@ class Inference:
         reply(stream, encoded)
         self._count(answer.variant, DEADLINE_EXCEEDED if late else OK, 0 if late else len(answer.ids))
 
+    def gone(self) -> bool:
+        """See `serving.ports.Question`."""
+        return self._stream.is_gone()
+
     def _fail(self, error: Any) -> None:
         fail(self._stream, error)
         if isinstance(error, NotFound):  # callers must not make new series
-            self._model = self._version = ""
+            self._label = ("", "")
         self._count("", code_of(error), 0)
 
     def _count(self, variant: str, code: int, rows: int) -> None:
@@ -132,7 +140,7 @@ class Inference:
         if self._metrics is not None:
             self._metrics.waiting -= 1
             seconds = time.monotonic() - self._began
-            self._metrics.observe(self._model, self._version, variant, http_status(code), rows, seconds)
+            self._metrics.observe(*self._label, variant, http_status(code), rows, seconds)
 
 
 def parse(kind: Any, message: bytes) -> Any:

@@ -12,7 +12,7 @@ from millpond.core.errors import DeadlineExceeded, NotAuthenticated, NotFound, R
 from millpond.server.credentials import USER_HEADER
 from millpond.server.http import wire
 from millpond.server.http.errors import status_of
-from millpond.serving.ports import Answer, InferRequest, Question, ServedModel
+from millpond.serving.ports import Answer, InferRequest, ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,14 +42,20 @@ class Asked(NamedTuple):
 
 
 class Inference:
-    """A request on its way through an `Answering`, counted when it is answered."""
+    """A `serving.ports.Question` that came by HTTP; counted when it is answered."""
 
-    __slots__ = ("_asked", "_deadline", "_exchange", "_finished", "_json_length", "_metrics", "_served", "_timer")
+    __slots__ = (
+        "_asked", "_exchange", "_finished", "_json_length", "_metrics", "_seconds", "_served", "_timer",
+        "deadline", "model", "user", "version",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, asked: Asked, metrics: InferenceMetrics) -> None:
         self._exchange = exchange
         self._asked = asked
         self._metrics = metrics
+        self.model, self.version = asked.model, asked.version
+        self.user = ""
+        self.deadline: float | None = None
         self._served: ServedModel | None = None
         self._json_length: int | None = None
         self._finished = False
@@ -62,10 +68,10 @@ class Inference:
             answering: Answers.
             most_seconds: Seconds after which the caller is told that there is no answer.
         """
-        exchange, asked = self._exchange, self._asked
+        exchange = self._exchange
         self._metrics.waiting += 1
         try:
-            user = caller(exchange)
+            self.user = caller(exchange)
             headers = exchange.headers
             if _JSON_LENGTH in headers:
                 self._json_length = _length(headers[_JSON_LENGTH], len(exchange.body))
@@ -78,25 +84,24 @@ class Inference:
                 seconds = stated
                 deadline = exchange.started + stated
                 self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - time.monotonic()), self.expire)
-            self._deadline = seconds
-            exchange.expires = deadline
+            self._seconds = seconds
+            self.deadline = exchange.expires = deadline
             exchange.expire = self.expire
-            question = Question(asked.model, asked.version, user, self.read, self.done, deadline, exchange.gone)
         except Exception as error:
             self._fail(error)
             return
         try:
-            answering.ask(question)
+            answering.ask(self)
         except Exception as error:  # it promised not to; the caller is answered all the same
             self.done(None, error)
 
     def read(self, served: ServedModel) -> InferRequest:
-        """Read the request as one for a version."""
+        """See `serving.ports.Question`."""
         self._served = served
         return self._asked.read(self._exchange.body, served, json_length=self._json_length)
 
     def done(self, request: InferRequest | None, answer: Answer | Exception) -> None:
-        """Answer the caller; called once, and ignored where the caller was told before that it took too long."""
+        """See `serving.ports.Question`; ignored where the caller was told before that it took too long."""
         if self._finished:
             return
         if isinstance(answer, Exception):
@@ -115,14 +120,18 @@ class Inference:
         seconds = time.monotonic() - exchange.started
         self._metrics.observe(served.model, str(served.version), answer.variant, 200, len(answer.ids), seconds)
 
+    def gone(self) -> bool:
+        """See `serving.ports.Question`."""
+        return self._exchange.gone()
+
     def expire(self) -> None:
         """Tell the caller that there is no answer in time."""
         if self._finished:
             return
-        model = self._asked.model
+        model = self.model
         self._fail(
             DeadlineExceeded(
-                f"model {model!r} did not answer within {self._deadline:g} seconds",
+                f"model {model!r} did not answer within {self._seconds:g} seconds",
                 where=f"model {model!r}",
                 hint="ask again, send fewer rows at once, or allow more time",
             )
@@ -130,9 +139,9 @@ class Inference:
 
     def _fail(self, error: Exception) -> None:
         self._finish()
-        exchange, asked, served = self._exchange, self._asked, self._served
+        exchange, served = self._exchange, self._served
         exchange.fail(error)
-        model, version = asked.model, asked.version or ""
+        model, version = self.model, self.version or ""
         if served is not None:
             version = str(served.version)
         elif isinstance(error, NotFound):

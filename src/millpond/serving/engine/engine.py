@@ -86,7 +86,7 @@ class Engine:
 
     def __init__(self, versions: Versions, log: Log, counts: Statistics, loop: Loop) -> None:
         self._versions = versions
-        self._log = log
+        self.log = log.append
         self._counts = counts
         self._loop = loop
         self._deployed: dict[str, Deployed] = {}
@@ -229,9 +229,6 @@ class Engine:
         base = f"{self._run}-{self._answered:x}"
         return [base] if rows == 1 else [f"{base}-{row}" for row in range(rows)]
 
-    def log(self, record: LogRecord, done: Callable[[Exception | None], None]) -> None:
-        self._log.append(record, done)
-
     def count(self, loaded: Loaded, variant: str, rows: int, started: float, error: Exception | None = None) -> None:
         served = loaded.served
         self._counts.observe(served.model, served.version, variant, rows, time.perf_counter() - started, error)
@@ -268,7 +265,7 @@ class _Asked:
     """One question on its way through a version."""
 
     __slots__ = (
-        "_deployed", "_engine", "_loaded", "_question", "_request", "_started", "_variant",
+        "_deployed", "_engine", "_given", "_loaded", "_question", "_request", "_started", "_variant",
     )  # fmt: skip
 
     def __init__(
@@ -312,7 +309,7 @@ class _Asked:
         """Log an answer; who asked is told when that is done."""
         request, question = self._request, self._question
         served = self._loaded.served
-        answer = Answer(
+        self._given = answer = Answer(
             served,
             self._variant,
             self._engine.ids(request.rows.count),
@@ -334,12 +331,8 @@ class _Asked:
             featured.snapshots,
             featured.events,
         )
-
-        def logged(error: Exception | None) -> None:
-            self._logged(answer, error)
-
         try:
-            self._engine.log(record, logged)
+            self._engine.log(record, self._logged)
         except Exception as error:
             question.done(request, error)
 
@@ -360,10 +353,11 @@ class _Asked:
         self._loaded = live
         self.start()
 
-    def _logged(self, answer: Answer, error: Exception | None) -> None:
+    def _logged(self, error: Exception | None) -> None:
         if error is not None:
             self._question.done(self._request, error)
             return
+        answer = self._given
         self._engine.count(self._loaded, self._variant, self._request.rows.count, self._started)
         self._question.done(self._request, answer)
         if self._variant == CANARY and self._deployed.deployment.compares:
