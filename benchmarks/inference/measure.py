@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 
@@ -25,7 +24,7 @@ FAILURES = (SystemExit, OSError, ValueError, LookupError, subprocess.SubprocessE
 _FIRST_ANSWER = 240.0  # seconds that a server has
 CONNECTIONS = (1, 16, 64)
 CALM = 0.1  # share of a core that others may use in a window
-Taken = TypeVar("Taken")
+SLOW = 300  # requests a second of 16 connections; so slow a server has longer windows for more
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Load:
 
 BUSY, LARGE = Load(1, 64), Load(MANY, 16)
 SMALL = tuple(Load(1, each) for each in CONNECTIONS)
-EVERY = (*SMALL, LARGE)
+EVERY, FEW = (*SMALL, LARGE), (Load(1, 1), BUSY, LARGE)
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,7 @@ def peer(
                 tree.pin(load.SERVER_CORE)
                 bodies.check(case, server.body, server.read, client, launch.url)
                 target = Target(tree, launch.url, bodies.write(folder, case, server.body))
-                press(measured, target, EVERY, effort)
-                compare(measured, beside, target, turns, effort)
+                press(measured, target, EVERY if model == "lightgbm" else FEW, effort, beside, turns)
     except FAILURES as failed:
         measured.reason = told(failed)
         say(f"  {server.name} on {model}: {measured.reason}")
@@ -136,67 +134,74 @@ def hello(name: str, launch: Launch, folder: Path, effort: Effort, beside: Targe
             measured.ready = wait(tree, partial(_silent, launch.url))
             files = bodies.write(folder, Case.read(folder, "lightgbm"), bodies.open_inference)
             target = Target(tree, launch.url, files)
-            press(measured, target, SMALL, effort)
-            compare(measured, beside, target, [BUSY], effort)
+            press(measured, target, SMALL, effort, beside, [BUSY])
     except FAILURES as failed:
         measured.reason = told(failed)
         say(f"  {name}: {measured.reason}")
     return measured
 
 
-def press(measured: Measured, target: Target, loads: Sequence[Load], effort: Effort) -> None:
+def press(
+    measured: Measured,
+    target: Target,
+    loads: Sequence[Load],
+    effort: Effort,
+    beside: Target | None = None,
+    turns: Sequence[Load] = (),
+) -> None:
     """Warm up, then measure each load: of the windows that others did not disturb, the one in the middle counts.
+
+    Args:
+        beside: Millpond, asked in turn under the loads of `turns`, so that whatever the machine does meets both.
 
     Raises:
         SystemExit: A request failed, or none was answered within a window.
     """
-    target.window(Load(1, 16), 1)
+    warm = target.window(Load(1, 16), 1)
     for at in loads:
-        windows = _calm(lambda at=at: target.window(at, effort.seconds), lambda window: window.foreign, effort.windows)
-        windows.sort(key=lambda each: each.requests)
-        middle = windows[(len(windows) - 1) // 2]
+        seconds = effort.seconds * (2 if warm.requests < SLOW and at == BUSY else 1)
+
+        def take(at: Load = at, seconds: int = seconds) -> list[Window]:
+            asked = [beside, target] if beside and at in turns else [target]
+            return [each.window(at, seconds) for each in asked]
+
+        found = _calm(take, effort.windows)
+        if failed := sum(each.failed for windows in found for each in windows):
+            raise SystemExit(f"{failed} requests failed at {at}")
+        if not all(each.requests for windows in found for each in windows):
+            raise SystemExit(f"answered nothing within {seconds} s at {at}")
+        own = sorted((windows[-1] for windows in found), key=lambda each: each.requests)
+        middle = measured.windows[at] = own[(len(own) - 1) // 2]
         say(
             f"  {measured.server} on {measured.model}, {at}: {middle.requests:,.0f}/s, p50 {middle.p50:,.0f} µs, "
             f"p99 {middle.p99:,.0f} µs, {middle.cpu:,.0f} µs of processor a request, others {middle.foreign:.0%}"
         )
-        if failed := sum(each.failed for each in windows):
-            raise SystemExit(f"{failed} requests failed at {at}")
-        if not middle.requests:
-            raise SystemExit(f"answered nothing within {effort.seconds} s at {at}")
-        measured.windows[at] = middle
         if at == BUSY:
             measured.memory = target.tree.memory()
+        if beside and at in turns:
+            measured.pairs[at] = _pair(found)
+            say(f"    Millpond in turn: {measured.pairs[at].ratio:.2f} x")
 
 
-def compare(measured: Measured, ours: Target | None, other: Target, loads: Sequence[Load], effort: Effort) -> None:
-    """Ask Millpond and the server in turn, so that whatever the machine does meets both.
-
-    Raises:
-        SystemExit: A request failed, or none was answered within a window.
-    """
-    for at in loads if ours else ():
-
-        def turn(at: Load = at) -> tuple[Window, Window]:
-            assert ours is not None
-            return ours.window(at, effort.seconds), other.window(at, effort.seconds)
-
-        pairs = _calm(turn, lambda pair: max(each.foreign for each in pair), effort.windows)
-        if any(each.failed or not each.requests for pair in pairs for each in pair):
-            raise SystemExit(f"requests failed at {at} in turn with Millpond")
-        first, second = (statistics.median(pair[index].requests for pair in pairs) for index in (0, 1))
-        ratio = statistics.median(mine.requests / its.requests for mine, its in pairs)
-        calm = all(each.foreign <= CALM for pair in pairs for each in pair)
-        measured.pairs[at] = Pair(ratio, (first, second), calm)
-        say(f"  Millpond in turn with {measured.server} on {measured.model}, {at}: {ratio:.2f} x")
+def in_turn(measured: Measured, first: Target, second: Target, effort: Effort) -> None:
+    """Ask two of Millpond's models in turn."""
+    found = _calm(lambda: [first.window(BUSY, effort.seconds), second.window(BUSY, effort.seconds)], effort.windows)
+    measured.pairs[BUSY] = _pair(found)
 
 
-def _calm(take: Callable[[], Taken], foreign: Callable[[Taken], float], number: int) -> list[Taken]:
+def _pair(found: Sequence[Sequence[Window]]) -> Pair:
+    first, second = (statistics.median(windows[index].requests for windows in found) for index in (0, 1))
+    ratio = statistics.median(mine.requests / its.requests for mine, its in found)
+    return Pair(ratio, (first, second), all(each.foreign <= CALM for windows in found for each in windows))
+
+
+def _calm(take: Callable[[], list[Window]], number: int) -> list[list[Window]]:
     """So many that others did not disturb; all, if after twice as many there is none."""
-    found: list[Taken] = []
-    calm: list[Taken] = []
+    found: list[list[Window]] = []
+    calm: list[list[Window]] = []
     while len(calm) < number and len(found) < 2 * number:
         found.append(take())
-        calm = [each for each in found if foreign(each) <= CALM]
+        calm = [each for each in found if all(window.foreign <= CALM for window in each)]
     return calm or found
 
 

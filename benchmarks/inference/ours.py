@@ -21,7 +21,6 @@ from benchmarks.inference import bodies, load
 from benchmarks.inference.bodies import Case
 from benchmarks.inference.load import Tree, say
 from benchmarks.inference.measure import (
-    BUSY,
     EVERY,
     FAILURES,
     SMALL,
@@ -29,7 +28,7 @@ from benchmarks.inference.measure import (
     Load,
     Measured,
     Target,
-    compare,
+    in_turn,
     press,
     told,
     wait,
@@ -111,7 +110,7 @@ def _model(ours: Ours, measured: Measured, folder: Path, target: Target, client:
         for first, second in TURNS.items():
             if model in (first, second) and {first, second} <= {*ours.targets}:
                 by = next(each for each in ours.found if each.model == first)
-                compare(by, ours.targets[first], ours.targets[second], [BUSY], effort)
+                in_turn(by, ours.targets[first], ours.targets[second], effort)
     except FAILURES as failed:
         measured.reason = told(failed)
         say(f"  {NAME} on {model}: {measured.reason}")
