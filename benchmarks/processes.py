@@ -21,6 +21,7 @@ from benchmarks.keeper import descendants
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = 2
+SERVER_CORE, *_, CLIENT_CORE = sorted(os.sched_getaffinity(0))[:CORES] * 2  # the same where there is but one
 _MODELS = ("lightgbm>=4.7,<4.8", "scikit-learn>=1.9,<1.10", "pandas", "cloudpickle")
 PEERS = {  # what cannot live in the project's own environment, because of older libraries, or need not
     "feast": ("feast[duckdb,redis]>=0.67,<0.68", "duckdb>=1.5,<2", "sqlglot<30.18"),

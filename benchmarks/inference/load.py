@@ -17,8 +17,8 @@ from typing import IO
 
 from benchmarks import processes
 from benchmarks.keeper import descendants
+from benchmarks.processes import CLIENT_CORE, SERVER_CORE
 
-SERVER_CORE, CLIENT_CORE = sorted(os.sched_getaffinity(0))[:2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SCRIPT = Path(__file__).with_name("rotate.lua")
 _SETTLE = 5.0  # seconds that a server has for what it was asked when wrk hung up

@@ -116,7 +116,7 @@ def peer(
             with _running(launch, folder) as tree, httpx.Client(timeout=30) as client:
                 ask = partial(bodies.missing, case, server.body, server.read, client, launch.url)
                 measured.ready = wait(tree, ask)
-                tree.pin(load.SERVER_CORE)
+                tree.pin(processes.SERVER_CORE)
                 bodies.check(case, server.body, server.read, client, launch.url)
                 target = Target(tree, launch.url, bodies.write(folder, case, server.body))
                 press(measured, target, EVERY if model == "lightgbm" else FEW, effort, beside, turns)
@@ -240,7 +240,7 @@ def _running(launch: Launch, folder: Path) -> Iterator[Tree]:
     refuse_occupied(launch.url)
     log = folder / "server.log"
     try:
-        core = None if launch.roomy else load.SERVER_CORE
+        core = None if launch.roomy else processes.SERVER_CORE
         with load.started(launch.command, processes.ROOT, log, launch.variables, core) as tree:
             yield tree
     except SystemExit as failed:

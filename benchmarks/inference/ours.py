@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks import processes
 from benchmarks.inference import bodies, load
 from benchmarks.inference.bodies import Case
 from benchmarks.inference.load import Tree, say
@@ -139,7 +140,7 @@ def _up(folder: Path) -> Iterator[tuple[Tree, str, str]]:
     """`millpond up`: its processes, the address for predictions, and a token."""
     project = folder / "project"
     command = [str(Path(sys.executable).with_name("millpond")), "--project", str(project), "up", "--port", "0"]
-    log, core = folder / "millpond.log", load.SERVER_CORE
+    log, core = folder / "millpond.log", processes.SERVER_CORE
     with load.started([*command, "--json"], project, log, {}, core, subprocess.PIPE) as tree:
         announced = _announced(tree)
         _settle(announced["url"])

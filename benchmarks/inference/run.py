@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import processes
 from benchmarks.inference import figures, goals, measure, ours, servers
 from benchmarks.inference.figures import Figures
-from benchmarks.inference.load import SERVER_CORE, say
+from benchmarks.inference.load import say
 from benchmarks.inference.measure import Effort, Measured
 
 QUICK, FULL = Effort(seconds=1, windows=1), Effort(seconds=1, windows=3)
@@ -40,7 +40,9 @@ def run(only: Sequence[str] = (), quick: bool = False) -> Figures:
 
 
 def _measured(folder: Path, wanted: Sequence[str], effort: Effort) -> Figures:
-    bare = processes.child("benchmarks.inference.project", "bare", str(folder), "neighbours", str(SERVER_CORE))["rows"]
+    bare = processes.child(
+        "benchmarks.inference.project", "bare", str(folder), "neighbours", str(processes.SERVER_CORE)
+    )["rows"]
     found: list[Measured] = []
     with ExitStack() as stack:
         mine = None
