@@ -31,7 +31,8 @@ _HEAD += ["p50/p99 ms, c=1", f"p50/p99 ms, c={CONNECTIONS[-1]}", "CPU µs", "MiB
 _NOTE = f"""Every server on one core, wrk on another; c connections each ask again once they are answered. Requests a
 second, medians of windows; CPU is of all processes of a server for a request of one row at c={CONNECTIONS[-1]}. Goals
 are of windows of both servers in turn. Windows in which others used more than {CALM:.0%} of a core are taken again;
-\\* marks figures that none without was found for."""
+\\* marks figures that none without was found for. Ray Serve alone starts on every core, and is kept to its own once it
+has answered: on one, its processes give each other up."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ LOADS: dict[str, Sequence[Load]] = {
 }
 TURNS = {"keyed": "lightgbm", "mixed": "sampled"}  # models that are measured in turn
 _AGAIN = 60.0  # seconds that each model has to answer, also after the serving process was killed
+_UP = 240.0  # seconds that the control process has to load MLflow, as long as peers have to start
 
 
 @dataclass
@@ -149,13 +150,13 @@ def _up(folder: Path) -> Iterator[tuple[Tree, str, str]]:
 
 def _settle(url: str) -> None:
     """Let the control process load MLflow first, which takes seconds of the core that predictions are measured on."""
-    until = time.monotonic() + _AGAIN
+    until = time.monotonic() + _UP
     while time.monotonic() < until:
         with suppress(httpx.TransportError):
             if httpx.get(f"{url}/healthz").json()["mlflow"] == "ready":
                 return
         time.sleep(0.2)
-    raise SystemExit(f"MLflow was not loaded within {_AGAIN:.0f} s")
+    raise SystemExit(f"MLflow was not loaded within {_UP:.0f} s")
 
 
 def _announced(tree: Tree) -> dict[str, Any]:
