@@ -1,26 +1,54 @@
-"""Load for a gRPC server: prepared ModelInfer calls over many connections, each answer at once followed by a new call.
+"""Load for a gRPC server: h2load posts one prepared ModelInfer again and again, each answer at once followed by a call.
 
-`python -m benchmarks.grpc_load PORT CONNECTIONS STREAMS ROWS SECONDS` prints how many calls were answered, in how many
-seconds, and the medians and 99th percentiles of their times.
+h2load is a program in C, which asks several times as fast as any of the servers answers. It looks at no answer but at
+its status in HTTP/2; so a server is asked by `checked` first, and the answers of a window are as long as that one.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import struct
-import sys
-import time
+import os
+import re
+import resource
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import uvloop
-from hpack import Encoder
 
-from millpond.server.grpc import frames, messages
+from millpond.server.grpc import messages
 
 WIDTH = 30
 PATH = "/inference.GRPCInferenceService/ModelInfer"
-_WINDOW = (1 << 31) - 1
+TOKEN = "mp_bench"
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many connections, so many calls at once on each, so many rows a call."""
+
+    connections: int
+    streams: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What h2load says of some seconds.
+
+    Attributes:
+        calls: Answered.
+        rate: Calls a second.
+        p50, p99: Latency, microseconds.
+        client: Share of its core that h2load used; near 1, it could not ask any faster.
+    """
+
+    calls: int
+    rate: float
+    p50: float
+    p99: float
+    client: float
 
 
 def request(rows: int) -> bytes:
@@ -32,131 +60,55 @@ def request(rows: int) -> bytes:
     return encoded
 
 
-class Connection(asyncio.Protocol):
-    """Keeps `streams` calls under way."""
+def checked(port: int, rows: int, weights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> int:
+    """Compare the answer of a server with what a linear model says; its length.
 
-    def __init__(self, port: int, streams: int, message: bytes) -> None:
-        self.streams = streams
-        self.body = b"\0" + len(message).to_bytes(4) + message
-        self.encoder = Encoder()
-        self.fields = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", PATH),
-            (":authority", f"127.0.0.1:{port}"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            ("user-agent", "load/1"),
-            ("grpc-accept-encoding", "identity, deflate, gzip"),
-            ("authorization", "Bearer mp_bench"),
-        ]
-        self.number = 1
-        self.room = self.room_at_first = frames.DEFAULT_WINDOW
-        self.rooms: dict[int, int] = {}
-        self.left: dict[int, bytes] = {}
-        self.rest = b""
-        self.begun: dict[int, float] = {}
-        self.times: list[float] = []
-        self.filled: set[int] = set()
-        self.failed = 0
-        self.taken = 0
+    Raises:
+        SystemExit: It is another one.
+    """
+    import grpc
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        greeting = frames.settings_frame({frames.INITIAL_WINDOW_SIZE: _WINDOW, frames.ENABLE_PUSH: 0})
-        transport.write(frames.PREFACE + greeting + frames.window_update(0, _WINDOW - frames.DEFAULT_WINDOW))
-        transport.write(b"".join(self.call() for _ in range(self.streams)))
-
-    def call(self) -> bytes:
-        number, self.number = self.number, self.number + 2
-        self.begun[number] = time.perf_counter()
-        block = self.encoder.encode(self.fields) if number < 5 else self.block
-        self.block = block
-        self.rooms[number], self.left[number] = self.room_at_first, self.body
-        return frames.frame(frames.HEADERS, frames.END_HEADERS, number, block) + self.more()
-
-    def more(self) -> bytes:
-        """As much of the requests as the server's windows allow."""
-        parts = []
-        for number in list(self.left):
-            left = self.left[number]
-            while left and (size := min(16_384, len(left), self.room, self.rooms[number])) > 0:
-                self.room -= size
-                self.rooms[number] -= size
-                piece, left = left[:size], left[size:]
-                parts.append(frames.frame(frames.DATA, 0 if left else frames.END_STREAM, number, piece))
-            if left:
-                self.left[number] = left
-            else:
-                del self.left[number], self.rooms[number]
-        return b"".join(parts)
-
-    def control(self, kind: int, flags: int, number: int, payload: bytes) -> bytes:
-        """The answer to a frame that is about the connection."""
-        if kind == frames.WINDOW_UPDATE:
-            if number == 0:
-                self.room += int.from_bytes(payload)
-            elif number in self.rooms:
-                self.rooms[number] += int.from_bytes(payload)
-            return self.more() if self.left else b""
-        if flags & frames.ACK:
-            return b""
-        if kind == frames.SETTINGS:
-            sizes = dict(frames.read_settings(payload))
-            change = sizes.get(frames.INITIAL_WINDOW_SIZE, self.room_at_first) - self.room_at_first
-            self.room_at_first += change
-            self.rooms = {stream: room + change for stream, room in self.rooms.items()}
-            return frames.frame(frames.SETTINGS, frames.ACK, 0) + self.more()
-        return frames.frame(kind, frames.ACK, 0, payload)
-
-    def data_received(self, data: bytes) -> None:
-        data, offset, out = self.rest + data, 0, []
-        while len(data) - offset >= 9:
-            word, flags, number = struct.unpack_from(">IBI", data, offset)
-            end = offset + 9 + (word >> 8)
-            if end > len(data):
-                break
-            kind = word & 0xFF
-            if kind == frames.DATA:
-                self.taken += end - offset - 9
-                self.filled.add(number)
-            elif kind == frames.HEADERS and flags & frames.END_STREAM:
-                self.times.append(time.perf_counter() - self.begun.pop(number))
-                # An error is an answer without a message.
-                self.failed += number not in self.filled
-                self.filled.discard(number)
-                out.append(self.call())
-            elif kind in (frames.PING, frames.SETTINGS, frames.WINDOW_UPDATE):
-                out.append(self.control(kind, flags, number, data[offset + 9 : end]))
-            elif kind in (frames.RST_STREAM, frames.GOAWAY):
-                self.failed += 1
-            offset = end
-        self.rest = data[offset:]
-        if self.taken > _WINDOW // 4:
-            out.append(frames.window_update(0, self.taken))
-            self.taken = 0
-        if answer := b"".join(out):
-            self.transport.write(answer)
+    values = np.random.default_rng(1).normal(size=(rows, WIDTH))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        raw: bytes = channel.unary_unary(PATH)(
+            request(rows), metadata=[("authorization", f"Bearer {TOKEN}")], timeout=30, wait_for_ready=True
+        )
+    answer = messages.ModelInferResponse()
+    answer.ParseFromString(raw)
+    index = [each.datatype for each in answer.outputs].index("FP64")
+    found = np.frombuffer(answer.raw_output_contents[index])
+    if not np.allclose(found, 1 / (1 + np.exp(-(values @ weights))), rtol=1e-12, atol=0):
+        raise SystemExit(f"the server at port {port} says something else than the model")
+    return len(raw)
 
 
-async def load(port: int, connections: int, streams: int, rows: int, seconds: float) -> dict[str, float]:
-    loop, message = asyncio.get_running_loop(), request(rows)
-    made = [
-        (await loop.create_connection(lambda: Connection(port, streams, message), "127.0.0.1", port))[1]
-        for _ in range(connections)
-    ]
-    await asyncio.sleep(0.3)
-    for each in made:
-        each.times.clear()
-    begun = time.perf_counter()
-    print("begin", flush=True)
-    await asyncio.sleep(seconds)
-    times = np.concatenate([each.times for each in made])
-    took = time.perf_counter() - begun
+def press(port: int, load: Load, length: int, seconds: int, core: int) -> Answered:
+    """One window; `length` is that of a right answer.
+
+    Raises:
+        SystemExit: h2load cannot be run, or a call failed.
+    """
+    program = shutil.which("h2load")
+    if program is None:
+        raise SystemExit("The benchmark needs h2load on the PATH, and there is none: Debian's nghttp2-client has it")
+    with tempfile.TemporaryDirectory() as name:
+        body, log = Path(name, "body"), Path(name, "log")
+        message = request(load.rows)
+        body.write_bytes(b"\0" + len(message).to_bytes(4) + message)
+        command = ["taskset", "-c", str(core), program, f"-c{load.connections}", f"-m{load.streams}", "-t1"]
+        command += [f"--duration={seconds}", f"--data={body}", f"--log-file={log}", "-w30", "-W30"]
+        headers = ("te: trailers", "content-type: application/grpc", f"authorization: Bearer {TOKEN}")
+        command += [*(f"--header={each}" for each in headers), f"http://127.0.0.1:{port}{PATH}"]
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
+        data = re.search(r"\((\d+)\) data", done.stdout)
+        whole = counts and data and int(data[1]) >= int(counts[1]) * length > 0
+        if done.returncode or counts is None or not whole or int(counts[2]) or int(counts[3]):
+            raise SystemExit(f"h2load: {os.linesep.join([done.stderr, done.stdout]).strip()[-500:]}")
+        times = np.array([int(line.split("\t")[2]) for line in log.read_text().splitlines()])
+    calls = int(counts[1])
     p50, p99 = (float(np.percentile(times, share)) for share in (50, 99))
-    return {"calls": len(times), "failed": sum(e.failed for e in made), "seconds": took, "p50": p50, "p99": p99}
-
-
-if __name__ == "__main__":
-    port, connections, streams, rows = map(int, sys.argv[1:5])
-    print(json.dumps(uvloop.run(load(port, connections, streams, rows, float(sys.argv[5])))), flush=True)
+    busy = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    return Answered(calls, calls / seconds, p50, p99, busy / seconds)

@@ -1,35 +1,40 @@
 """The gRPC wire beside grpcio's servers: the same ModelInfer over the same linear model, under the same load.
 
-Only the wire differs: reading the message, the model and writing the answer are the same code behind each. What
-counts is the processor time that the server process spends on a call; windows alternate, so that whatever else the
-machine does meets all alike. `python -m benchmarks.grpc_wire` prints a table.
+Only the wire differs: reading the message, the model and writing the answer are the same code behind each. Every server
+has the same core, h2load another; windows alternate, so that whatever else the machine does meets all alike.
+`python -m benchmarks.grpc_wire` prints a table.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
 import socket
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent import futures
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import processes
+from benchmarks.grpc_load import TOKEN, WIDTH, Load, checked, press
+from benchmarks.processes import CLIENT_CORE, SERVER_CORE
 from millpond.serving.ports import Answer, InferRequest, ModelState, Question, RequestColumn, ServedModel
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH = 30
 SERVERS = ("millpond", "grpcio aio", "grpcio sync")
-#: Connections, calls at once on each, rows a call.
-LOADS = {"1 row, 1 at a time": (1, 1, 1), "1 row, 64 connections": (64, 1, 1), "1 row, 64 on a connection": (1, 64, 1)}
-ROWS = {"1000 rows, 2 connections": (2, 1, 1000)}
+LARGE = "1000 rows, 2 connections"
+LOADS = {
+    "1 row, 1 at a time": Load(1, 1, 1),
+    "1 row, 64 connections": Load(64, 1, 1),
+    "1 row, 64 on a connection": Load(1, 64, 1),
+    LARGE: Load(2, 1, 1000),
+}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -87,7 +92,6 @@ def serve(kind: str) -> None:
     """Serve until ended; prints the port."""
     from millpond.server.grpc.service import InferenceService
 
-    os.sched_setaffinity(0, {0})
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
@@ -97,7 +101,7 @@ def serve(kind: str) -> None:
     run = InferenceService(Linear()).methods()[b"/inference.GRPCInferenceService/ModelInfer"].run
 
     def infer(message: bytes, context: Any) -> bytes:
-        if dict(context.invocation_metadata()).get("authorization") != "Bearer mp_bench":
+        if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":
             raise ValueError("no identity")
         reply = Reply()
         run(reply, "bench", message)  # type: ignore[arg-type]
@@ -139,7 +143,7 @@ def serve_ours(sock: socket.socket, port: int) -> None:
     from millpond.server.grpc.server import serve_grpc
 
     async def forever() -> None:
-        known = {"mp_bench": "bench"}
+        known = {TOKEN: "bench"}
         await serve_grpc(Linear(), lambda token, done: done(known[token]), sock)
         print(port, flush=True)
         await asyncio.Event().wait()
@@ -153,76 +157,68 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-def window(port: int, pid: int, load: tuple[int, int, int], seconds: float) -> dict[str, float]:
+def window(port: int, pid: int, load: Load, length: int, seconds: int) -> dict[str, float]:
     """One measurement."""
-    command = [sys.executable, "-m", "benchmarks.grpc_load", str(port), *map(str, load), str(seconds)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as client:
-        os.sched_setaffinity(client.pid, {os.cpu_count() - 1 if os.cpu_count() else 0})
-        assert client.stdout is not None
-        assert client.stdout.readline().strip() == "begin"
-        before = cpu_seconds(pid)
-        line = client.stdout.readline()
-        spent = cpu_seconds(pid) - before
-    found: dict[str, float] = json.loads(line)
-    if found["failed"]:
-        raise SystemExit(f"{found['failed']:.0f} calls failed")
-    return {
-        "rps": found["calls"] / found["seconds"],
-        "cpu_us": spent / found["calls"] * 1e6,
-        "p50_us": found["p50"] * 1e6,
-        "p99_us": found["p99"] * 1e6,
-    }
+    before = cpu_seconds(pid)
+    found = press(port, load, length, seconds, CLIENT_CORE)
+    spent = cpu_seconds(pid) - before
+    figures = {"rps": found.rate, "p50_us": found.p50, "p99_us": found.p99, "client": found.client}
+    return {**figures, "cpu_us": spent / found.calls * 1e6}
 
 
-def measure(rounds: int = 3, seconds: float = 2.0) -> dict[str, dict[str, dict[str, float]]]:
+@contextmanager
+def served(kind: str) -> Iterator[tuple[int, int, dict[int, int]]]:
+    """A server on its core: its port, its process, and how long its answers are by their rows."""
+    command = processes.kept([sys.executable, "-m", "benchmarks.grpc_wire", "serve", kind], SERVER_CORE)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as keeper:
+        try:
+            assert keeper.stdout is not None
+            line = keeper.stdout.readline()
+            if not line:
+                raise SystemExit(f"the server {kind} ended with {keeper.wait()}")
+            lengths = {
+                rows: checked(int(line), rows, Linear().weights) for rows in {each.rows for each in LOADS.values()}
+            }
+            yield int(line), processes.descendants(keeper.pid)[0], lengths
+        finally:
+            keeper.terminate()
+            keeper.wait()
+
+
+def measure(rounds: int = 3, seconds: int = 1) -> dict[str, dict[str, dict[str, float]]]:
     """Medians by load and server."""
-    servers = {
-        kind: subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.grpc_wire", "serve", kind], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        for kind in SERVERS
-    }
-    try:
-        ports = {kind: int(process.stdout.readline()) for kind, process in servers.items() if process.stdout}
+    with ExitStack() as stack:
+        servers = {kind: stack.enter_context(served(kind)) for kind in SERVERS}
         found: dict[str, dict[str, dict[str, float]]] = {}
-        for name, load in {**LOADS, **ROWS}.items():
+        for name, load in LOADS.items():
             seen: dict[str, list[dict[str, float]]] = {kind: [] for kind in SERVERS}
             for _ in range(rounds):
-                for kind in SERVERS:
-                    seen[kind].append(window(ports[kind], servers[kind].pid, load, seconds))
+                for kind, (port, pid, lengths) in servers.items():
+                    seen[kind].append(window(port, pid, load, lengths[load.rows], seconds))
             found[name] = {
                 kind: {key: statistics.median(each[key] for each in windows) for key in windows[0]}
                 for kind, windows in seen.items()
             }
         return found
-    finally:
-        for process in servers.values():
-            process.send_signal(signal.SIGTERM)
-        for process in servers.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            process.kill()
 
 
 def run() -> list[dict[str, Any]]:
-    """For the page of all benchmarks: how much less a call costs than with the better of grpcio's servers."""
-    rows = []
-    for name, found in measure().items():
-        ours = found["millpond"]
-        peer = min((found[kind] for kind in SERVERS[1:]), key=lambda each: each["cpu_us"])
-        note = f"{ours['cpu_us']:.0f} and {peer['cpu_us']:.0f} us of the server's processor a call; {ours['rps']:.0f}/s"
-        value, goal = peer["cpu_us"] / ours["cpu_us"], 2 if name in LOADS else None
-        rows.append(
-            {
-                "name": f"gRPC, {name}: beside grpcio",
-                "value": value,
-                "goal": goal,
-                "at_most": False,
-                "unit": "x",
-                "note": note,
-            }
-        )
-    return rows
+    """For the page of all benchmarks: calls a second, and their cost, beside the better of grpcio's servers in each."""
+    return [row for name, found in measure().items() for row in _rows(name, found)]
+
+
+def _rows(name: str, found: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
+    ours, goal = found["millpond"], None if name == LARGE else 2
+    for what, key, best in (("calls a second", "rps", max), ("processor time a call", "cpu_us", min)):
+        kind = best(SERVERS[1:], key=lambda each: found[each][key])
+        value = ours[key] / found[kind][key] if key == "rps" else found[kind][key] / ours[key]
+        note = f"{ours[key]:,.0f}, {kind} {found[kind][key]:,.0f}" + (" µs of the server" if key == "cpu_us" else "")
+        if key == "rps":
+            note += f"; p50 {ours['p50_us']:,.0f} and {found[kind]['p50_us']:,.0f} µs"
+            note += f", p99 {ours['p99_us']:,.0f} and {found[kind]['p99_us']:,.0f} µs"
+            note += "; h2load was busy all the time" if ours["client"] > 0.95 else ""
+        row = {"name": f"gRPC, {name}: {what}", "value": value, "goal": goal, "at_most": False}
+        yield {**row, "unit": "x grpcio" if key == "rps" else "x less than grpcio", "note": note}
 
 
 if __name__ == "__main__":
@@ -234,5 +230,5 @@ if __name__ == "__main__":
             for kind, each in found.items():
                 print(
                     f"  {kind:12} {each['rps']:9.0f}/s  server CPU {each['cpu_us']:7.1f} us/call"
-                    f"  p50 {each['p50_us']:8.0f} us  p99 {each['p99_us']:8.0f} us"
+                    f"  p50 {each['p50_us']:8.0f} us  p99 {each['p99_us']:8.0f} us  client {each['client']:.0%}"
                 )

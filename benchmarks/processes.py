@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.keeper import descendants
+
 ROOT = Path(__file__).resolve().parents[1]
 CORES = 2
+SERVER_CORE, *_, CLIENT_CORE = sorted(os.sched_getaffinity(0))[:CORES] * 2  # the same where there is but one
 _MODELS = ("lightgbm>=4.7,<4.8", "scikit-learn>=1.9,<1.10", "pandas", "cloudpickle")
 PEERS = {  # what cannot live in the project's own environment, because of older libraries, or need not
     "feast": ("feast[duckdb,redis]>=0.67,<0.68", "duckdb>=1.5,<2", "sqlglot<30.18"),
@@ -68,13 +70,19 @@ def peer(name: str) -> str:
     return str(python)
 
 
+def kept(command: Sequence[str], core: int | None = None) -> list[str]:
+    """The command under a keeper, which ends all its processes with it, with us, and on SIGTERM; see `keeper`."""
+    program = str(Path(__file__).with_name("keeper.py"))
+    return [sys.executable, "-IS", program, "-" if core is None else str(core), *command]
+
+
 def child(module: str, *arguments: str, python: str = sys.executable, seconds: float = 1800) -> dict[str, Any]:
     """Run `python -m module arguments` in a fresh process; what it printed with `tell`.
 
     Raises:
         SystemExit: It failed, or took longer than `seconds`; the end of what it said is quoted.
     """
-    command = [python, "-m", module, *arguments]
+    command = kept([python, "-m", module, *arguments])
     variables = {**os.environ, "PYTHONWARNINGS": "ignore", "POLARS_MAX_THREADS": str(CORES), "FEAST_USAGE": "False"}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -83,7 +91,7 @@ def child(module: str, *arguments: str, python: str = sys.executable, seconds: f
         try:
             output, _ = process.communicate(timeout=seconds)
         except BaseException as interrupted:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.terminate()
             process.wait()
             if isinstance(interrupted, subprocess.TimeoutExpired):
                 raise SystemExit(f"{module} {' '.join(arguments)} did not end within {seconds:.0f} s") from None
@@ -116,16 +124,6 @@ def peak(*others: int) -> float:
             lines = Path(f"/proc/{process}/status").read_text().splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     return total / 1024
-
-
-def descendants(process: int) -> list[int]:
-    """Ids of the processes that a process started, and of those that they started."""
-    found = []
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for task in Path(f"/proc/{process}/task").iterdir():
-            for started in (task / "children").read_text().split():
-                found += [int(started), *descendants(int(started))]
-    return found
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from benchmarks import processes
+
 ROOT = Path(__file__).resolve().parents[1]
 REQUESTS = 100
 DEPARTURE = {
@@ -81,7 +83,11 @@ def seconds(command: list[str]) -> float:
 def serve(project: list[str], folder: Path) -> tuple[float, float, list[float]]:
     began = time.perf_counter()
     process = subprocess.Popen(
-        [*project, "up", "--port", "0", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        processes.kept([*project, "up", "--port", "0", "--json"]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
     try:
         announced = ""

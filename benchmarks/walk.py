@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -110,7 +111,11 @@ def timed(*commands: list[str]) -> tuple[dict[str, float], str, str]:
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, start_new_session=True
             )
             assert process.stdout is not None
-            output = process.stdout.read()
+            try:
+                output = process.stdout.read()
+            except KeyboardInterrupt:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
             errors.seek(0)
             told = errors.read()
         _, status, usage = os.wait4(process.pid, 0)

@@ -41,7 +41,7 @@ class Case:
 
     @property
     def matrix(self) -> bool:
-        """Whether the model takes one tensor, and knows no columns."""
+        """Whether the model is asked with one tensor of all columns, where the server takes one."""
         return self.model == "lightgbm"
 
     def parts(self, rows: int) -> list[list[int]]:
@@ -62,6 +62,10 @@ def open_inference(case: Case, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         shape = [len(rows), len(case.types)]
         flat = [value for row in rows for value in row]
         return {"inputs": [{"name": "input", "shape": shape, "datatype": "FP64", "data": flat}]}
+    return _columns(case, rows)
+
+
+def _columns(case: Case, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     return {
         "inputs": [
             {"name": name, "shape": [len(rows), 1], "datatype": _DATATYPES[type], "data": [row[index] for row in rows]}
@@ -71,22 +75,18 @@ def open_inference(case: Case, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
 
 
 def open_inference_numbers(case: Case, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """The same for models whose MLflow signature says double for booleans too, as pyfunc insists on it."""
-    document = open_inference(case, rows)
+    """A tensor a column for models with an MLflow signature, which says double for booleans too."""
+    document = _columns(case, rows)
     for tensor in document["inputs"]:
         if tensor["datatype"] == "BOOL":
             tensor.update(datatype="FP64", data=[float(value) for value in tensor["data"]])
         elif tensor["datatype"] == "BYTES":
             tensor["parameters"] = {"content_type": "str"}
-    if case.matrix:
-        return {**document, "parameters": {"content_type": "np"}}
     return {**document, "parameters": {"content_type": "pd"}}
 
 
 def mlflow_scoring(case: Case, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """What `/invocations` of MLflow takes."""
-    if case.matrix:
-        return {"inputs": rows}
+    """What `/invocations` of MLflow takes for a model whose signature names columns."""
     flags = {index for index, type in enumerate(case.types.values()) if type == "bool"}
     data = [[float(value) if index in flags else value for index, value in enumerate(row)] for row in rows]
     return {"dataframe_split": {"columns": list(case.types), "data": data}}
@@ -141,7 +141,7 @@ def missing(case: Case, body: Body, read: Reader, client: httpx.Client, url: str
     except httpx.TransportError as error:
         return str(error)
     told = f"answers {answer.status_code}: {answer.text[:200]}"
-    if answer.status_code in (404, 503):  # nothing is there yet
+    if answer.status_code in (404, 503) or "not ready" in answer.text:  # of MLServer with 400
         return told
     if answer.status_code != 200 or not agrees(case, [0], read(answer.json())):
         raise SystemExit(told)

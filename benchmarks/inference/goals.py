@@ -1,4 +1,4 @@
-"""What was to be reached, and how far it was; and every server's own figures."""
+"""What was to be reached, and how far it was."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.inference.bodies import MANY
-from benchmarks.inference.measure import CONNECTIONS, Load, Measured
-from benchmarks.inference.ours import NAME, Worker
+from benchmarks.inference.measure import BUSY, LARGE, Load, Measured, Pair
+from benchmarks.inference.ours import NAME, TURNS, Worker
+from benchmarks.inference.servers import SERVERS
 
-BUSY = 64  # connections
+#: Server -> how many times its requests a second, by model.
+AGAINST = {
+    "lightgbm": {"Triton": 2.0, "kserve": 30.0, "mlflow": 200.0, "hello on ASGI": 0.6, "hello on a Protocol": 0.6},
+    "mixed": {"mlflow": 100.0},
+    "neighbours": {"mlflow": 20.0},
+}
 TITLES = {
     "lightgbm": "LightGBM",
     "keyed": "from entity keys",
@@ -17,126 +23,69 @@ TITLES = {
     "sampled": "mixed-type pipeline, 1 % logged",
     "neighbours": "nearest neighbours",
 }
-_NOTES = {
-    "lightgbm": "30 numbers, 200 trees of 31 leaves",
-    "keyed": "20 online features, 200 trees of 31 leaves, a canary of 10 %",
-    "mixed": "10 numbers, 4 strings and a boolean through the default recipe",
-    "neighbours": "10 numbers, 2 strings and a boolean to 3,000 neighbours",
-}
-#: Server -> how many times its requests a second, by model.
-_AGAINST = {
-    "lightgbm": {"Triton": 2.0, "kserve": 30.0, "mlflow": 200.0, "hello on ASGI": 0.6, "hello on a Protocol": 0.6},
-    "mixed": {"mlflow": 100.0},
-    "neighbours": {"mlflow": 20.0},
-}
-_KEYED, _LOGGED, _LARGE, _BARE, _TAIL, _MEMORY, _READY = 0.7, 0.95, 5.0, 1.0, 5.0, 200.0, 1.0
+_TURNS = {"keyed": (0.7, "x raw inputs"), "mixed": (0.95, "x almost without its prediction log")}
+_LARGE, _BARE, _TAIL, _MEMORY, _READY = 5.0, 1.0, 5.0, 200.0, 1.0
+
+
+def turns(server: str, model: str) -> list[Load]:
+    """Under which loads a peer is measured in turn with Millpond."""
+    small = [BUSY] if server in AGAINST[model] else []
+    return [*small, LARGE] if model == "lightgbm" else small
 
 
 def rows(found: Sequence[Measured], worker: Worker, bare: float) -> Iterator[dict[str, Any]]:
-    """Rows with goals; one that lacks a figure says which.
+    """Rows with goals; one that lacks a figure has no value, and says why.
 
     Args:
         found: Every server on every model.
         worker: Millpond's serving process.
         bare: Rows a second of the bare call of `neighbours`.
     """
-    if not any(each.server == NAME for each in found):
-        return
     by = {(each.server, each.model): each for each in found}
-    for model, goals in _AGAINST.items():
-        title = f"inference, {TITLES[model]}, 1 row at {BUSY} connections"
+    mine = {model: each for (server, model), each in by.items() if server == NAME}
+    if not mine:
+        return
+    for model, goals in AGAINST.items():
         for server, goal in goals.items():
-            if (server, model) not in by:  # it was not asked for
-                continue
-            rates = [_busy(by, NAME, model), _busy(by, server, model)]
-            note = f"{rates[0]:,.0f} a second, {server} {rates[1]:,.0f}"
-            yield _row(f"{title}: against {server}", rates, goal, f"x {server}", note)
-    rates = [_busy(by, NAME, "keyed"), _busy(by, NAME, "lightgbm")]
-    note = f"{rates[0]:,.0f} a second, raw inputs {rates[1]:,.0f}; {_NOTES['keyed']}; requests carry the key alone"
-    yield _row(f"inference, {TITLES['keyed']}, 1 row at {BUSY} connections", rates, _KEYED, "x raw inputs", note)
-    rates = [_busy(by, NAME, "mixed"), _busy(by, NAME, "sampled")]
-    note = f"{rates[0]:,.0f} a second, {rates[1]:,.0f} when 1 % of the answers are logged"
-    yield _row(f"inference, {TITLES['mixed']}: with its prediction log", rates, _LOGGED, "x almost without", note)
-    peers = {each.server: each.most_rows() for each in found if each.model == "lightgbm" and each.server != NAME}
-    best = max(peers, key=lambda server: peers[server], default="")
-    rates = [_large(by, "lightgbm"), peers.get(best, 0.0)]
-    note = f"{rates[0]:,.0f} rows a second, {best} {rates[1]:,.0f}"
-    yield _row(f"inference, LightGBM, {MANY:,} rows: against the best peer", rates, _LARGE, f"x {best}", note)
-    rates = [_large(by, "neighbours"), bare]
-    note = f"{rates[0]:,.0f} rows a second, {bare:,.0f} in a loop of predict_proba over frames, without a server"
-    yield _row(
-        f"inference, {TITLES['neighbours']}, {MANY:,} rows: the native model", rates, _BARE, "x the bare call", note
-    )
-    keyed = by.get((NAME, "keyed"))
-    window = keyed.windows.get(Load(1, 1)) if keyed else None
-    tail = [window.p99, window.p50] if window else [0.0, 0.0]
-    note = f"p50 {tail[1]:,.0f} µs, p99 {tail[0]:,.0f} µs, prediction log and features on"
-    name = f"inference, {TITLES['keyed']}, 1 row at 1 connection: p99"
-    yield {**_row(name, tail, _TAIL, "x p50", note), "at_most": True}
-    yield from _worker_rows(worker)
-
-
-def _worker_rows(worker: Worker) -> Iterator[dict[str, Any]]:
-    note = "all models of the project, after every load"
+            if (server, model) in by:
+                name = f"{TITLES[model]}, 1 row at {BUSY.connections} connections: against {server}"
+                yield _ratio(name, by[server, model], BUSY, goal, f"x {server}", server)
+    for model, (goal, unit) in _TURNS.items():
+        name = f"{TITLES[model]}, 1 row at {BUSY.connections} connections"
+        yield _ratio(name, mine[model], BUSY, goal, unit, TITLES[TURNS[model]])
+    peers = [each for each in found if each.server != NAME and LARGE in each.pairs]
+    if peers and {each.name for each in SERVERS} <= {each.server for each in found}:
+        best = min(peers, key=lambda each: each.pairs[LARGE].ratio)
+        name = f"LightGBM, {MANY:,} rows: against the best peer"
+        yield _ratio(name, best, LARGE, _LARGE, f"x {best.server}", best.server)
+    yield from _alone(mine, bare)
     for name, value, goal, unit in (
         ("memory", worker.memory, _MEMORY, "MiB"),
         ("start to first answer", worker.ready, _READY, "s"),
     ):
-        row = _row(f"inference, the serving process: {name}", [value, 1.0], goal, unit, note)
-        yield {**row, "at_most": True, "note": worker.reason or row["note"]}
+        note = worker.reason or "all models of the project, after every load"
+        yield _row(f"the serving process: {name}", value or None, goal, unit, note, at_most=True)
 
 
-def figures(found: Sequence[Measured]) -> Iterator[dict[str, Any]]:
-    """A row a server and model."""
-    for each in found:
-        name = f"inference, {TITLES[each.model]}, 1 row at {BUSY} connections: {each.server}"
-        if each.reason and not each.windows:
-            yield {"name": name, "value": None, "goal": None, "unit": "", "note": f"not measured: {each.reason}"}
-            continue
-        note = "; ".join([*_told(each), f"{each.memory:,.0f} MiB"])
-        note += f"; start to first answer {each.ready:.1f} s" if each.ready else ""
-        note += f"; then it failed: {each.reason}" if each.reason else ""
-        rate = each.requests(1, BUSY)
-        yield {"name": name, "value": rate or None, "goal": None, "unit": "requests/s", "note": note}
+def _alone(mine: dict[str, Measured], bare: float) -> Iterator[dict[str, Any]]:
+    window = mine["neighbours"].windows.get(LARGE)
+    rate = window.requests * MANY if window else 0.0
+    note = f"{rate:,.0f} rows a second, {bare:,.0f} in a loop of predict_proba over frames, without a server"
+    name = f"nearest neighbours, {MANY:,} rows: the native model"
+    yield _row(name, rate / bare if window else None, _BARE, "x the bare call", note)
+    window = mine["keyed"].windows.get(Load(1, 1))
+    note = f"p50 {window.p50:,.0f} µs, p99 {window.p99:,.0f} µs" if window else mine["keyed"].reason
+    name, value = "from entity keys, 1 row at 1 connection: p99", window.p99 / window.p50 if window else None
+    yield _row(name, value, _TAIL, "x p50", note, at_most=True)
 
 
-def _told(each: Measured) -> Iterator[str]:
-    for number in (1, MANY):
-        windows = {at: each.windows[at] for count in CONNECTIONS if (at := Load(number, count)) in each.windows}
-        if not windows:
-            continue
-        counts = "/".join(str(at.connections) for at in windows)
-        rates = "/".join(f"{window.requests:,.0f}" for window in windows.values())
-        p50 = "/".join(_milliseconds(window.p50) for window in windows.values())
-        p99 = "/".join(_milliseconds(window.p99) for window in windows.values())
-        cpu = "/".join(f"{window.cpu:,.0f}" for window in windows.values())
-        yield (
-            f"{number:,} row{'s' * (number > 1)} at {counts} connections: {rates} requests/s, "
-            f"p50 {p50} ms, p99 {p99} ms, processor {cpu} µs a request"
-        )
-    disturbed = max(window.foreign for window in each.windows.values())
-    if disturbed > 0.1:
-        yield f"others used up to {disturbed:.0%} of the server's core"
-    if any(window.client > 0.95 for window in each.windows.values()):
-        yield "wrk was busy all the time"
+def _ratio(name: str, measured: Measured, at: Load, goal: float, unit: str, other: str) -> dict[str, Any]:
+    pair: Pair | None = measured.pairs.get(at)
+    if pair is None:
+        return _row(name, None, goal, unit, measured.reason or f"{NAME} did not answer")
+    note = f"{pair.rates[0]:,.0f} a second, {other} {pair.rates[1]:,.0f}"
+    return _row(name, pair.ratio, goal, unit, note if pair.calm else f"{note}; disturbed")
 
 
-def _milliseconds(microseconds: float) -> str:
-    return f"{microseconds / 1000:,.3g}" if microseconds < 1_000_000 else f"{microseconds / 1000:,.0f}"
-
-
-def _busy(by: dict[tuple[str, str], Measured], server: str, model: str) -> float:
-    each = by.get((server, model))
-    return each.requests(1, BUSY) if each else 0.0
-
-
-def _large(by: dict[tuple[str, str], Measured], model: str) -> float:
-    each = by.get((NAME, model))
-    return each.most_rows() if each else 0.0
-
-
-def _row(name: str, rates: Sequence[float], goal: float, unit: str, note: str) -> dict[str, Any]:
-    """The first rate over the second; without a value where one of them is missing."""
-    value = rates[0] / rates[1] if all(rates) else None
-    note = note if all(rates) else f"not measured: {note}"
-    return {"name": name, "value": value, "goal": goal, "at_most": False, "unit": unit, "note": note}
+def _row(name: str, value: float | None, goal: float, unit: str, note: str, *, at_most: bool = False) -> dict[str, Any]:
+    return {"name": name, "value": value, "goal": goal, "at_most": at_most, "unit": unit, "note": note}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,8 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks import processes
+from benchmarks.keeper import descendants
+from benchmarks.processes import CLIENT_CORE, SERVER_CORE
 
-SERVER_CORE, CLIENT_CORE = sorted(os.sched_getaffinity(0))[:2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SCRIPT = Path(__file__).with_name("rotate.lua")
 _SETTLE = 5.0  # seconds that a server has for what it was asked when wrk hung up
@@ -35,7 +34,7 @@ class Window:
         cpu: Processor time of all the server's processes, microseconds a request.
         failed: Requests that were not answered with success.
         client: Share of its core that wrk used; near 1, it could not ask any faster.
-        foreign: Share of the server's core that others used.
+        foreign: Share of the server's core, or of wrk's where that is more, that others used.
     """
 
     requests: float
@@ -48,14 +47,13 @@ class Window:
 
 
 class Tree:
-    """A server's processes, those it starts later included; also those whose parent has ended."""
+    """A server's processes under its keeper, those it starts later included; also those whose parent has ended."""
 
-    def __init__(self, process: subprocess.Popen[str], before: Sequence[int]) -> None:
-        self.process = process
-        self._before = {*before}
+    def __init__(self, keeper: subprocess.Popen[str]) -> None:
+        self.keeper = keeper
 
     def ids(self) -> list[int]:
-        return [each for each in processes.descendants(os.getpid()) if each not in self._before]
+        return descendants(self.keeper.pid)
 
     def cpu(self) -> float:
         """Seconds so far."""
@@ -65,6 +63,10 @@ class Tree:
         """MiB; what processes share is counted once (PSS)."""
         return sum(map(proportional_memory, self.ids()))
 
+    def age(self) -> float:
+        """Seconds since the first process started; 0 before."""
+        return max(map(age, self.ids()), default=0.0)
+
     def find(self, *words: str) -> int | None:
         """The first process whose command line has all of these words."""
         for each in self.ids():
@@ -73,6 +75,14 @@ class Tree:
                 if all(word in line for word in words):
                     return each
         return None
+
+    def pin(self, core: int) -> None:
+        """Keep every thread to one core; those that they start later inherit it."""
+        for each in [self.keeper.pid, *self.ids()]:
+            with suppress(OSError):
+                for task in Path(f"/proc/{each}/task").iterdir():
+                    with suppress(ProcessLookupError):
+                        os.sched_setaffinity(int(task.name), {core})
 
     def settle(self) -> None:
         """Wait until the server has done what it was asked."""
@@ -85,35 +95,20 @@ class Tree:
                 return
             before = now
 
-    def end(self) -> None:
-        """SIGTERM to the first process, and SIGKILL to all that are left of the tree."""
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=10)
-        for _ in range(5):
-            for each in self.ids():
-                with suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGKILL)
-            self.process.wait()
-            with suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                    pass
-            if not self.ids():
-                return
-            time.sleep(0.2)
-        raise SystemExit(f"processes {self.ids()} of {self.process.args!r} cannot be ended")
-
 
 @contextmanager
 def started(
-    command: Sequence[str], folder: Path, log: Path, variables: Mapping[str, str], output: int | IO[str] | None = None
+    command: Sequence[str],
+    folder: Path,
+    log: Path,
+    variables: Mapping[str, str],
+    core: int | None,
+    output: int | IO[str] | None = None,
 ) -> Iterator[Tree]:
-    """Start a server on its core; all its processes have ended when the block ends."""
-    adopt_orphans()
-    before = processes.descendants(os.getpid())
+    """Start a server on a core, or on all; its processes have ended when the block ends, and when we end."""
     with log.open("w") as said:
-        process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CORE), *command],
+        keeper = subprocess.Popen(
+            processes.kept(command, core),
             cwd=folder,
             env={**os.environ, **variables},
             stdout=said if output is None else output,
@@ -121,17 +116,11 @@ def started(
             text=True,
             start_new_session=True,
         )
-        tree = Tree(process, before)
         try:
-            yield tree
+            yield Tree(keeper)
         finally:
-            tree.end()
-
-
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own has ended, so that daemons are found and ended too."""
-    set_child_subreaper = 36
-    ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
+            keeper.terminate()
+            keeper.wait()
 
 
 def press(tree: Tree, url: str, file: Path, connections: int, seconds: int, token: str | None = None) -> Window:
@@ -145,12 +134,14 @@ def press(tree: Tree, url: str, file: Path, connections: int, seconds: int, toke
         raise SystemExit("The benchmark needs wrk on the PATH, and there is none: Debian's package wrk has it")
     command = ["taskset", "-c", str(CLIENT_CORE), program, "-t1", f"-c{connections}", f"-d{seconds}s"]
     command += ["--timeout", "30s", "-s", str(_SCRIPT), url, "--", str(file), *([f"Bearer {token}"] if token else [])]
-    cpu, core, began = tree.cpu(), core_busy(SERVER_CORE), time.perf_counter()
+    cpu, cores, began = tree.cpu(), _busy(), time.perf_counter()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
     took = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu, core = tree.cpu() - cpu, core_busy(SERVER_CORE) - core
+    cpu = tree.cpu() - cpu
+    client = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    server_busy, client_busy = (now - before for now, before in zip(_busy(), cores, strict=True))
     if done.returncode:
         raise SystemExit(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
     figures = json.loads(done.stdout.strip().splitlines()[-1])
@@ -161,16 +152,20 @@ def press(tree: Tree, url: str, file: Path, connections: int, seconds: int, toke
         p99=figures["p99"],
         cpu=cpu / answered * 1e6,
         failed=figures["failed"],
-        client=(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime) / took,
-        foreign=max(0.0, core - cpu) / took,
+        client=client / took,
+        foreign=max(0.0, server_busy - cpu, client_busy - client) / took,
     )
 
 
-def core_busy(core: int) -> float:
-    """Seconds that a core has worked since the machine started."""
-    line = next(each for each in Path("/proc/stat").read_text().splitlines() if each.startswith(f"cpu{core} "))
-    user, nice, system, _, _, irq, soft = (int(each) for each in line.split()[1:8])
-    return (user + nice + system + irq + soft) / _TICKS
+def _busy() -> list[float]:
+    """Seconds that the server's and the client's core were not free since the machine started."""
+    found = []
+    lines = Path("/proc/stat").read_text().splitlines()
+    for core in (SERVER_CORE, CLIENT_CORE):
+        line = next(each for each in lines if each.startswith(f"cpu{core} "))
+        user, nice, system, _, _, irq, soft, steal = (int(each) for each in line.split()[1:9])
+        found.append((user + nice + system + irq + soft + steal) / _TICKS)
+    return found
 
 
 def proportional_memory(process: int) -> float:
@@ -182,9 +177,11 @@ def proportional_memory(process: int) -> float:
 
 
 def age(process: int) -> float:
-    """Seconds since a process started, to a hundredth."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / _TICKS
+    """Seconds since a process started, to a hundredth; 0 of one that has ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / _TICKS
+    return 0.0
 
 
 def say(text: str) -> None:

@@ -9,18 +9,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from benchmarks import processes
 from benchmarks.inference import bodies, load
 from benchmarks.inference.bodies import Case
 from benchmarks.inference.load import Tree, say
-from benchmarks.inference.measure import EVERY, SMALL, Effort, Load, Measured, press, wait
+from benchmarks.inference.measure import (
+    EVERY,
+    FAILURES,
+    SMALL,
+    Effort,
+    Load,
+    Measured,
+    Target,
+    in_turn,
+    press,
+    told,
+    wait,
+)
 
 NAME = "Millpond"
 WORKER = "millpond.server.worker"
@@ -31,7 +44,9 @@ LOADS: dict[str, Sequence[Load]] = {
     "sampled": SMALL,
     "neighbours": EVERY,
 }
+TURNS = {"keyed": "lightgbm", "mixed": "sampled"}  # models that are measured in turn
 _AGAIN = 60.0  # seconds that each model has to answer, also after the serving process was killed
+_UP = 240.0  # seconds that the control process has to load MLflow, as long as peers have to start
 
 
 @dataclass
@@ -49,45 +64,58 @@ class Worker:
     reason: str = ""
 
 
-def measure(folder: Path, models: Sequence[str], effort: Effort) -> tuple[list[Measured], Worker]:
-    """Measure Millpond on some models, all in one project; what keeps one from being measured is in its `reason`."""
-    found, worker = [Measured(NAME, model) for model in models], Worker()
-    try:
-        with _up(folder) as (tree, url, token), _client(token) as client:
-            for index, measured in enumerate(found):
-                _model(measured, folder, tree, url, token, client, effort, asked=index > 0)
-            first = next((each.model for each in found if not each.reason), None)
-            if first is not None:
-                _worker(worker, Case.read(folder, first), tree, _address(url, first), client)
-    except (SystemExit, OSError, subprocess.SubprocessError, httpx.HTTPError) as failed:
-        worker.reason = _text(failed)
-        for measured in found:
-            if not measured.windows:
-                measured.reason = measured.reason or worker.reason
-    return found, worker
+@dataclass
+class Ours:
+    """Millpond, measured; it runs on, for peers to be measured in turn with.
+
+    Attributes:
+        targets: By model, of those that answer.
+    """
+
+    found: list[Measured]
+    worker: Worker
+    targets: dict[str, Target] = field(default_factory=dict)
 
 
-def _model(
-    measured: Measured,
-    folder: Path,
-    tree: Tree,
-    url: str,
-    token: str,
-    client: httpx.Client,
-    effort: Effort,
-    *,
-    asked: bool,
-) -> None:
-    case, address = Case.read(folder, measured.model), _address(url, measured.model)
-    body, read = bodies.open_inference, bodies.read_tensors
+@contextmanager
+def running(folder: Path, effort: Effort) -> Iterator[Ours]:
+    """Measure Millpond on every model, all in one project; what keeps one from being measured is in its `reason`."""
+    ours = Ours([Measured(NAME, model) for model in LOADS], Worker())
+    with ExitStack() as stack:
+        try:
+            tree, url, token = stack.enter_context(_up(folder))
+            with _client(token) as client:
+                for measured in ours.found:
+                    target = Target(tree, _address(url, measured.model), {}, token)
+                    _model(ours, measured, folder, target, client, effort)
+                first = next(iter(ours.targets), None)
+                if first is not None:
+                    _worker(ours.worker, Case.read(folder, first), tree, _address(url, first), client)
+        except FAILURES as failed:
+            ours.worker.reason = told(failed)
+            for measured in ours.found:
+                if not measured.windows:
+                    measured.reason = measured.reason or ours.worker.reason
+        yield ours
+
+
+def _model(ours: Ours, measured: Measured, folder: Path, target: Target, client: httpx.Client, effort: Effort) -> None:
+    model, (body, read) = measured.model, (bodies.open_inference, bodies.read_tensors)
     try:
-        ready = wait(tree, partial(bodies.missing, case, body, read, client, address), _AGAIN)
-        measured.ready = 0.0 if asked else ready
-        bodies.check(case, body, read, client, address)
-        press(measured, tree, address, bodies.write(folder, case, body), LOADS[measured.model], effort, token)
-    except (SystemExit, subprocess.SubprocessError, httpx.HTTPError) as failed:
-        measured.reason = _text(failed)
-        say(f"  {NAME} on {measured.model}: {measured.reason}")
+        case = Case.read(folder, model)
+        ready = wait(target.tree, partial(bodies.missing, case, body, read, client, target.url), _AGAIN)
+        measured.ready = 0.0 if ours.targets else ready
+        bodies.check(case, body, read, client, target.url)
+        target = replace(target, files=bodies.write(folder, case, body))
+        press(measured, target, LOADS[model], effort)
+        ours.targets[model] = target
+        for first, second in TURNS.items():
+            if model in (first, second) and {first, second} <= {*ours.targets}:
+                by = next(each for each in ours.found if each.model == first)
+                in_turn(by, ours.targets[first], ours.targets[second], effort)
+    except FAILURES as failed:
+        measured.reason = told(failed)
+        say(f"  {NAME} on {model}: {measured.reason}")
 
 
 def _worker(worker: Worker, case: Case, tree: Tree, address: str, client: httpx.Client) -> None:
@@ -113,7 +141,8 @@ def _up(folder: Path) -> Iterator[tuple[Tree, str, str]]:
     """`millpond up`: its processes, the address for predictions, and a token."""
     project = folder / "project"
     command = [str(Path(sys.executable).with_name("millpond")), "--project", str(project), "up", "--port", "0"]
-    with load.started([*command, "--json"], project, folder / "millpond.log", {}, subprocess.PIPE) as tree:
+    log, core = folder / "millpond.log", processes.SERVER_CORE
+    with load.started([*command, "--json"], project, log, {}, core, subprocess.PIPE) as tree:
         announced = _announced(tree)
         _settle(announced["url"])
         yield tree, announced["serving"], (project / ".millpond" / "token").read_text().strip()
@@ -121,22 +150,22 @@ def _up(folder: Path) -> Iterator[tuple[Tree, str, str]]:
 
 def _settle(url: str) -> None:
     """Let the control process load MLflow first, which takes seconds of the core that predictions are measured on."""
-    until = time.monotonic() + _AGAIN
+    until = time.monotonic() + _UP
     while time.monotonic() < until:
         with suppress(httpx.TransportError):
             if httpx.get(f"{url}/healthz").json()["mlflow"] == "ready":
                 return
         time.sleep(0.2)
-    raise SystemExit(f"MLflow was not loaded within {_AGAIN:.0f} s")
+    raise SystemExit(f"MLflow was not loaded within {_UP:.0f} s")
 
 
 def _announced(tree: Tree) -> dict[str, Any]:
     text = ""
-    assert tree.process.stdout is not None
+    assert tree.keeper.stdout is not None
     while not text.rstrip().endswith("}"):
-        line = tree.process.stdout.readline()
+        line = tree.keeper.stdout.readline()
         if not line:
-            raise SystemExit(f"`millpond up` ended with {tree.process.wait()}")
+            raise SystemExit(f"`millpond up` ended with {tree.keeper.wait()}")
         text += line
     return dict(json.loads(text))
 
@@ -147,7 +176,3 @@ def _client(token: str) -> httpx.Client:
 
 def _address(url: str, model: str) -> str:
     return f"{url}/v2/models/{model}/infer"
-
-
-def _text(failed: BaseException) -> str:
-    return " ".join(str(failed).split())[:300] or type(failed).__name__

@@ -23,11 +23,16 @@ _TRITON_TYPES = {"float64": "TYPE_FP64", "bool": "TYPE_BOOL", "string": "TYPE_ST
 
 @dataclass(frozen=True)
 class Launch:
-    """A command that starts a server, variables for it, and the URL to post to."""
+    """A command that starts a server, variables for it, and the URL to post to.
+
+    Attributes:
+        roomy: Start on every core, and be kept to one only then: on one, its processes give each other up meanwhile.
+    """
 
     command: Sequence[str]
     url: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    roomy: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def _mlflow(python: str, model: Path, _: Path, __: bodies.Case) -> Launch:
 
 
 def _ray(folder: Path) -> dict[str, str]:
-    """Where Ray keeps its files, patience with a single core, and nothing sent or written elsewhere."""
+    """Where Ray keeps its files, patience with few cores, and nothing sent or written elsewhere."""
     patience = {"RAY_raylet_start_wait_time_s": "120", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
     return {"BENCHMARK_FOLDER": str(folder), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", **patience}
 
@@ -95,7 +100,8 @@ def _program(
         [port] = free_ports(1)
         path = "v2/models/model/infer" if name == "kserve_model" else "predict"
         command = [python, "-m", f"benchmarks.inference.peers.{name}", str(model), str(port)]
-        return Launch(command, f"http://127.0.0.1:{port}/{path}", {**_path(python), **more(folder)})
+        url = f"http://127.0.0.1:{port}/{path}"
+        return Launch(command, url, {**_path(python), **more(folder)}, roomy=name == "ray_deployment")
 
     return launch
 
