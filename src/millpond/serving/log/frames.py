@@ -291,7 +291,7 @@ def _encode(record: LogRecord, signature: _Signature, provenance: int, user: int
     answer, layout, rows = record.answer, signature.layout, record.inputs.count
     ids = answer.ids
     flags = BASED if isinstance(ids, RowIds) and rows > 1 else 0
-    strings: list[str | None] = [record.request_id, *([ids.base] if isinstance(ids, RowIds) and flags else ids)]
+    strings: list[str | None] = [ids.base] if isinstance(ids, RowIds) and flags else [*ids]
     answers = b"\2" * rows if answer.answers is None else np.asarray(answer.answers, np.bool_).tobytes()
     parts: list[_Part] = [_raw(answer.as_of, "<i8")]
     _many(layout.outputs, list(answer.outputs.values()), rows, parts, strings)
@@ -299,9 +299,8 @@ def _encode(record: LogRecord, signature: _Signature, provenance: int, user: int
     if layout.has_request:
         _many_of(layout.request, record.request, signature.request, parts, strings)
     _many_of(layout.inputs, record.inputs, signature.inputs, parts, strings)
-    texts = [b"" if each is None else each.encode("utf-8", "replace") for each in strings]
-    lengths = [-1 if each is None else len(text) for each, text in zip(strings, texts, strict=True)]
-    parts = [_raw(lengths, "<i4"), *parts, b"".join(texts)]
+    (own, own_text), (lengths, text) = _texts([record.request_id]), _texts(strings)
+    parts = [_raw(own + lengths, "<i4"), *parts, own_text, text]
     head = HEAD.pack(
         0, HEAD.size + sum(map(len, parts)), RECORD,
         _CODES[answer.variant] if record.shadow_of is None else _SHADOW, flags,
@@ -312,6 +311,16 @@ def _encode(record: LogRecord, signature: _Signature, provenance: int, user: int
     for part in parts:
         checksum = crc32(part, checksum)
     return b"".join([_CRC.pack(checksum), head, *parts])
+
+
+def _texts(strings: Sequence[str | None]) -> tuple[list[int], bytes]:
+    """Lengths of texts in UTF-8, -1 for null, and the texts one after the other."""
+    if None not in strings:
+        joined = "".join(strings)  # type: ignore[arg-type]
+        if joined.isascii():
+            return [*map(len, strings)], joined.encode()  # type: ignore[arg-type]
+    texts = [b"" if each is None else each.encode("utf-8", "replace") for each in strings]
+    return [-1 if each is None else len(text) for each, text in zip(strings, texts, strict=True)], b"".join(texts)
 
 
 def _raw(values: Any, layout: str) -> memoryview:
@@ -333,7 +342,7 @@ def _many(block: Block, columns: Sequence[Column], rows: int, parts: list[_Part]
         if width or kind == "float64":
             parts.append(_raw(column, "<f8"))
         elif kind == "string":
-            strings += [each if each is None else str(each) for each in column]
+            strings += column
         else:
             values, nulls = _nulls_apart(column, rows)
             if kind == "bool":

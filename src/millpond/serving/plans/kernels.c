@@ -7,7 +7,8 @@
  * QuickScorer (Lucchese et al., SIGIR 2015; vectorised: Lucchese et al., SIGIR 2016) looks at the thresholds of one
  * input after the other in ascending order: each test that fails takes the leaves of its left side out of a bit set
  * per tree, and the lowest bit that is left is the tree's leaf. It needs trees of at most 64 leaves, numbered from the
- * left.
+ * left. Of 16 rows hardly any test fails for none, so that with AVX-512 they are tested tree by tree instead, which
+ * leaves the bit sets in registers.
  *
  * `struct plan` mirrors `_Plan` in kernels.py, field by field; MILLPOND_KERNELS is raised with every change of it.
  */
@@ -23,9 +24,10 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
-#define MILLPOND_KERNELS 1
+#define MILLPOND_KERNELS 2
 
 #define BLOCK 16 /* rows at a time in the block kernels */
+#define WIDEST 512 /* columns of a block that are held at once */
 #define LANES 8  /* cursors at a time in the walk */
 
 enum { DEFAULT_LEFT = 1, CATEGORICAL = 2, ZERO_IS_MISSING = 4 };
@@ -68,6 +70,10 @@ struct plan {
     const void *nan_mask;
     const int32_t *category_start, *category_tree, *category_node;
     const void *category_mask;
+    /* the scans again, tree by tree */
+    const int32_t *tree_start, *tree_feature; /* [trees + 1], [scans] */
+    const double *tree_threshold;
+    const uint64_t *tree_mask;
     void *bitvectors; /* [trees, BLOCK] of uint32, or [trees] of uint64; on a 64-byte boundary */
     /* one row */
     double *row, *prepared, *result;
@@ -286,8 +292,50 @@ __attribute__((target("avx2"))) static void quick_block_avx2(const struct plan *
 
 AVX512 static inline __mmask16 halves(__mmask8 low, __mmask8 high) { return (__mmask16)(low | (high << 8)); }
 
+/* The index of the lowest bit of each word. */
+AVX512 static inline __m512i lowest_bit(__m512i words) {
+    const __m512i lowest = _mm512_and_si512(words, _mm512_sub_epi64(_mm512_setzero_si512(), words));
+    return _mm512_sub_epi64(_mm512_set1_epi64(63), _mm512_lzcnt_epi64(lowest));
+}
+
+/* Sums of one output in float64, of trees without categories: tree by tree, so that a bit set stays in a register.
+ * Returns 0 where a value is NaN, which has tests of its own; then nothing is summed. */
+AVX512 static int sum_trees_avx512(const struct plan *p, const double *x, double *sums) {
+    double columns[WIDEST * BLOCK] __attribute__((aligned(64)));
+    const __m256i lanes = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)p->width));
+    const int32_t *start = p->tree_start, *features = p->tree_feature;
+    const double *thresholds = p->tree_threshold;
+    const uint64_t *masks = p->tree_mask;
+    const int64_t trees = p->trees;
+    for (int64_t f = 0; f < p->width; f++) {
+        const __m512d a = _mm512_i32gather_pd(lanes, x + f, 8), b = _mm512_i32gather_pd(lanes, x + 8 * p->width + f, 8);
+        if (_mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q)) return 0;
+        _mm512_store_pd(columns + f * BLOCK, a);
+        _mm512_store_pd(columns + f * BLOCK + 8, b);
+    }
+    __m512d low = _mm512_loadu_pd(sums), high = _mm512_loadu_pd(sums + 8);
+    for (int64_t t = 0; t < trees; t++) {
+        __m512i left = _mm512_set1_epi64(-1), right = left; /* of rows 0 to 7, and 8 to 15 */
+        for (int32_t k = start[t]; k < start[t + 1]; k++) {
+            const double *column = columns + (int64_t)features[k] * BLOCK;
+            const __m512d threshold = _mm512_set1_pd(thresholds[k]);
+            const __m512i mask = _mm512_set1_epi64((int64_t)masks[k]);
+            const __mmask8 a = _mm512_cmp_pd_mask(_mm512_load_pd(column), threshold, _CMP_GT_OQ);
+            const __mmask8 b = _mm512_cmp_pd_mask(_mm512_load_pd(column + 8), threshold, _CMP_GT_OQ);
+            left = _mm512_mask_and_epi64(left, a, left, mask);
+            right = _mm512_mask_and_epi64(right, b, right, mask);
+        }
+        low = _mm512_add_pd(low, _mm512_i64gather_pd(lowest_bit(left), p->leaves + p->leaf_start[t], 8));
+        high = _mm512_add_pd(high, _mm512_i64gather_pd(lowest_bit(right), p->leaves + p->leaf_start[t], 8));
+    }
+    _mm512_storeu_pd(sums, low);
+    _mm512_storeu_pd(sums + 8, high);
+    return 1;
+}
+
 /* Sums of one output in float64: 16 leaf values a tree are gathered at once. */
 AVX512 static void quick_block_avx512(const struct plan *p, const double *x, double *sums) {
+    if (p->plain && p->width <= WIDEST && sum_trees_avx512(p, x, sums)) return;
     __m512i *bits = p->bitvectors;
     const uint32_t *scan_mask = p->scan_mask, *nan_mask = p->nan_mask, *category_mask = p->category_mask;
     const int width = (int)p->width;

@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from millpond.core.errors import MissingExtra
 
-#: Version of `struct plan`; as in kernels.c.
+#: Version of the arrays and numbers that a plan is made of, and is stored as.
 LAYOUT = 1
+#: Version of `struct plan`, which also holds what is made of them here; as in kernels.c.
+KERNELS = 2
 BLOCK = 16
 LIBRARY = Path(__file__).with_name("libkernels.so")
 
@@ -86,6 +88,10 @@ _FIELDS = [
     "*category_tree",
     "*category_node",
     "*category_mask",
+    "*tree_start",
+    "*tree_feature",
+    "*tree_threshold",
+    "*tree_mask",
     "*bitvectors",
     "*row",
     "*prepared",
@@ -163,8 +169,8 @@ def load_kernels() -> ctypes.CDLL:
     except (OSError, AttributeError) as error:
         what = f"the kernels of compiled plans do not load: {error}"
         raise MissingExtra(what, where=str(LIBRARY), hint=hint) from error
-    if built != (LAYOUT, ctypes.sizeof(_Plan)):
-        what = f"the kernels of compiled plans are of layout {built[0]}, and this release needs {LAYOUT}"
+    if built != (KERNELS, ctypes.sizeof(_Plan)):
+        what = f"the kernels of compiled plans are of layout {built[0]}, and this release needs {KERNELS}"
         raise MissingExtra(what, where=str(LIBRARY), hint=hint)
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     found.millpond_score_one.restype = found.millpond_prepare.restype = ctypes.c_int64
@@ -198,6 +204,7 @@ class Kernel:
         buffers: dict[str, npt.NDArray[Any]] = {"row": self.row, "prepared": self.prepared, "result": self.result}
         if sizes["bits"]:
             buffers["bitvectors"] = _aligned(int(sizes["trees"]) * BLOCK)
+            buffers |= _by_tree(self._arrays, int(sizes["trees"]))
         self._arrays |= buffers
         self._plan = _Plan()
         for name, value in sizes.items():
@@ -234,6 +241,20 @@ class Kernel:
             self.address, prepared.ctypes.data, len(prepared), path.ctypes.data, out.ctypes.data
         )
         return out
+
+
+def _by_tree(arrays: Mapping[str, npt.NDArray[Any]], trees: int) -> dict[str, npt.NDArray[Any]]:
+    """The scans of a plan, which are in the order of columns, in that of trees."""
+    counts = np.diff(arrays["scan_start"])
+    order = np.argsort(arrays["scan_tree"], kind="stable")
+    start = np.zeros(trees + 1, np.int32)
+    np.cumsum(np.bincount(arrays["scan_tree"], minlength=trees), out=start[1:])
+    return {
+        "tree_start": start,
+        "tree_feature": np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order],
+        "tree_threshold": arrays["scan_threshold"][order],
+        "tree_mask": arrays["scan_mask"][order].astype(np.uint64),
+    }
 
 
 def _aligned(count: int) -> npt.NDArray[np.uint64]:

@@ -84,6 +84,8 @@ def _rounded(rows: Rows) -> bool:
         if isinstance(column, np.ndarray):
             if column.dtype.kind == "f" and (np.abs(column) >= _ROUNDED).any():
                 return True
-        elif any(type(value) is float and abs(value) >= _ROUNDED for value in column):
+        elif float in set(map(type, column)) and any(
+            type(value) is float and abs(value) >= _ROUNDED for value in column
+        ):
             return True
     return False

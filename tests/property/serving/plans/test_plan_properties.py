@@ -79,9 +79,7 @@ def forests(leaves: int) -> st.SearchStrategy[list[Tree]]:
     return st.lists(tree(leaves), min_size=1, max_size=11)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from([2, 12, 32, 33, 64, 90]).flatmap(forests), st.lists(row, min_size=1, max_size=40))
-def test_every_kernel_walks_as_the_trees_say(trees, rows):
+def check_kernels(trees: list[Tree], rows: list[list[float]]) -> None:
     plan = plan_of(trees)
     expected = []
     for each in rows:
@@ -96,6 +94,26 @@ def test_every_kernel_walks_as_the_trees_say(trees, rows):
     finally:
         load_kernels().millpond_widest(2)
     assert [plan.score_one(each) for each in rows] == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([2, 12, 32, 33, 64, 90]).flatmap(forests), st.lists(row, min_size=1, max_size=40))
+def test_every_kernel_walks_as_the_trees_say(trees, rows):
+    check_kernels(trees, rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 2, 12, 32]).flatmap(
+        lambda leaves: st.lists(tree(leaves, categories=False, zeros=False), min_size=1, max_size=11)
+    ),
+    st.lists(st.lists(st.sampled_from(VALUES[:-1]), min_size=WIDTH, max_size=WIDTH), min_size=16, max_size=50),
+    st.none() | st.integers(0, 15),
+)
+def test_blocks_without_nulls_and_those_with_one(trees, rows, null):
+    if null is not None:
+        rows[null][null % WIDTH] = math.nan
+    check_kernels(trees, rows)
 
 
 @settings(max_examples=40, deadline=None)
