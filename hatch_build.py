@@ -1,4 +1,4 @@
-"""Builds the C kernels of compiled plans beside their source."""
+"""Builds the libraries in C beside their sources: the kernels of compiled plans, and the reader of numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = "src/millpond/serving/plans/kernels.c"
-LIBRARY = "src/millpond/serving/plans/libkernels.so"
+#: Library -> its source.
+LIBRARIES = {
+    "src/millpond/serving/plans/libkernels.so": "src/millpond/serving/plans/kernels.c",
+    "src/millpond/serving/protocol/libnumbers.so": "src/millpond/serving/protocol/numbers.c",
+}
 #: Sums must round as written: no fused multiply-add, no reordering.
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-fast-math")
 
@@ -37,9 +40,10 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         root = Path(self.root)
         command = compiler() or [sys.executable, "-m", "ziglang", "cc"]
-        made = root / f"{LIBRARY}.{os.getpid()}"
-        subprocess.run([*command, *FLAGS, str(root / SOURCE), "-o", str(made), "-lm"], check=True)
-        made.replace(root / LIBRARY)
-        build_data["artifacts"].append(LIBRARY)
+        for library, source in LIBRARIES.items():
+            made = root / f"{library}.{os.getpid()}"
+            subprocess.run([*command, *FLAGS, str(root / source), "-o", str(made), "-lm"], check=True)
+            made.replace(root / library)
+            build_data["artifacts"].append(library)
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"

@@ -112,8 +112,8 @@ def test_events_through_the_server(walked):
         assert client.post("/api/v1/tables/priced/events", json=body).json()["duplicates"] == 2
         columns = {"customer_id": "c1", "category": "books", "amount": 20.0}
         asked = {"rows": [columns], "as_of": (NEWEST + timedelta(minutes=10)).isoformat()}
-        [answer] = client.post("/api/v1/models/returned/predict", json=asked).json()
-        receipt = client.get(f"/api/v1/predictions/{answer['prediction_id']}").json()
+        [answer] = client.post("/api/v1/models/returned/predict", json=asked).json()["predictions"]
+        receipt = client.get(f"/api/v1/predictions/{answer['id']}").json()
         values = {each["name"]: each for each in receipt["inputs"]}
         assert values["habits__last_amount"]["value"] == 12.0
         assert values["habits__last_amount"]["recomputed"] is True

@@ -8,6 +8,7 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import tritonclient.grpc.aio
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
+from millpond.platform.platform import open_project
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +32,14 @@ MODELS = ("knn", "lgb", "own", "returned")
 
 
 @pytest.fixture(scope="module")
-def server(inference_shop: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def project(inference_shop: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     project = type(inference_shop)(tmp_path_factory.mktemp("clients") / "shop")
     shutil.copytree(inference_shop.folder, project.folder)
+    return project
+
+
+@pytest.fixture(scope="module")
+def server(project: Any) -> Iterator[Any]:
     with project.serve() as server:
         yield server
 
@@ -79,8 +87,7 @@ def expected(inference_models: Path, server: Any) -> dict[str, dict[str, list[An
         "knn": {"output": nearest.predict(frame).tolist()},
         "own": own.predict(pd.DataFrame({"number": WIDE[:, 0], "word": WORDS})).to_dict("list"),
         "returned": {
-            "probability": [each["output"] for each in answers.json()],
-            "answer": [each["answer"] for each in answers.json()],
+            name: [each[name] for each in answers.json()["predictions"]] for name in ("probability", "answer")
         },
     }
 
@@ -299,3 +306,20 @@ def test_kserve(kserve: Any, expected: Any, wire: str) -> None:
     assert "nobody" in unknown[1]
     assert stranger[0] == (401 if wire == "rest" else "UNAUTHENTICATED")
     assert "token" in stranger[1]
+
+
+def test_the_worker_has_answered_for_every_kind_and_stayed_small(project: Any, server: Any, inputs: Any) -> None:
+    """What a library needs runs elsewhere: the files that are mapped into the worker show which it has loaded."""
+    worker = server.children()["serving-0"]
+    project.wait_for(open_project(project.folder).online.states)  # from now on, it looks features up itself
+    for _ in range(2):
+        for model in MODELS:
+            given = inputs[model].items()
+            asked = {name: plain(values if model == "lgb" else values.reshape(-1)) for name, values in given}
+            answer = server.infer(model, asked)
+            assert answer.status_code == 200, answer.text
+        time.sleep(1)  # the tables are looked at meanwhile
+    mapped = Path(f"/proc/{worker}/maps").read_text()
+    assert "/numpy/" in mapped
+    heavy = ("pyarrow", "pandas", "duckdb", "sklearn", "scipy", "lightgbm", "pyiceberg")
+    assert [each for each in heavy if f"/{each}" in mapped] == []

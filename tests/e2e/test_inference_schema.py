@@ -48,8 +48,8 @@ def test_the_server_keeps_to_its_description(server: Any, path: str) -> None:
     document = server.client.get(path).json()
     schema = schemathesis.openapi.from_dict(document)
     rows = [{"customer_id": "c1", "category": "books", "amount": 1.5}]
-    [predicted] = server.client.post("/api/v1/models/returned/predict", json={"rows": rows}).json()
-    there = {**THERE, "id": predicted["prediction_id"]}
+    [predicted] = server.client.post("/api/v1/models/returned/predict", json={"rows": rows}).json()["predictions"]
+    there = {**THERE, "id": predicted["id"]}
     operations = [each.ok() for each in schema.get_all_operations()]
     operations.sort(key=lambda each: not each.path.endswith("/unload"))  # first, and loaded again by the next ones
     failures: dict[str, str] = {}

@@ -15,6 +15,7 @@ import pytest
 from millpond.platform import versions
 from millpond.platform.platform import open_project
 from millpond.platform.receipts import find
+from millpond.platform.runtimes import open_runtime
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +50,8 @@ def check_whole(project: Any) -> None:
                     assert rows == ROWS, snapshot
     for model in platform.store.models():
         for version in platform.store.versions(model):
-            versions.runtime(versions.load(platform, version))
+            with open_runtime(platform, versions.load(platform, version)):
+                pass
             assert platform.store.report(version).is_file()
             assert platform.store.lineage(version).training_set_snapshot
 

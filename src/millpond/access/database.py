@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError  # noqa: TID253
 from millpond.core.errors import SettingsError, Unavailable
 
 #: The newest revision in `migrations/versions`.
-HEAD = "0003"
+HEAD = "0004"
 
 _BUSY_SECONDS = 15
 _MIGRATIONS = Path(__file__).parent / "migrations"

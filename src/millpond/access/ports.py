@@ -236,6 +236,25 @@ class ReleaseRecord:
 
 
 @dataclass(frozen=True)
+class PolicyRecord:
+    """What the prediction log keeps of a model's answers, from an instant on.
+
+    Attributes:
+        model: The model's name.
+        sample: Share of requests that are logged.
+        redact: Columns whose values are never written down.
+        at: When it was taken over; UTC.
+        who: Who did.
+    """
+
+    model: str
+    sample: float
+    redact: tuple[str, ...]
+    at: datetime
+    who: str
+
+
+@dataclass(frozen=True)
 class AuditNote:
     """What goes into the audit log together with a change; see `AuditEntry`."""
 

@@ -147,3 +147,16 @@ releases = Table(
     Column("findings", JSON, nullable=False),
     UniqueConstraint("model", "active", name="one_active_release_of_a_model"),
 )
+
+#: Append-only: what the prediction log keeps of a model's answers, from an instant on.
+log_policies = Table(
+    "log_policies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(100), nullable=False),
+    Column("sample", Float, nullable=False),
+    Column("redact", JSON, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("who", String(100), nullable=False),
+    Index("log_policies_of_model", "model", "id"),
+)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError  # noqa: TID253
 from millpond.access.audit import SqlAuditLog
 from millpond.access.database import open_database, reading, writing
 from millpond.access.definition_log import SqlDefinitionLog
+from millpond.access.policy_log import SqlLogPolicies
 from millpond.access.ports import Identity, IdentityKind, IssuedToken, Token
 from millpond.access.release_log import SqlReleases
 from millpond.access.schema import identities, login_codes, sessions, tokens
@@ -37,6 +38,7 @@ class AccessStore:
         self.audit = SqlAuditLog(engine)
         self.definitions = SqlDefinitionLog(engine)
         self.releases = SqlReleases(engine)
+        self.log_policies = SqlLogPolicies(engine)
 
     @classmethod
     def open(cls, database: Path) -> AccessStore:

@@ -40,7 +40,7 @@ def command(
     """Make a version the one that answers for its model: at once, or step by step; or take it back."""
     output = Output(as_json=json)
     with failures(output):
-        from millpond.platform import release_pages
+        from millpond.platform import log_policies, release_pages
 
         chosen = [name for name, given in (("advance", advance), ("rollback", rollback), ("abort", abort)) if given]
         ladder = canary is not None or bool(steps) or shadow or bool(every)
@@ -51,6 +51,7 @@ def command(
             found = release_pages.releases(platform, model, 1)
             output.data(found[0] if found else None, list(_shown(found[0])) if found else f"{model} was never released")
             return
+        log_policies.take_over(platform, [model])
         if chosen:
             done: ReleaseView | None = _move(platform, model, chosen[0], why)
         else:

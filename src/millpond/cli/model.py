@@ -10,6 +10,7 @@ import typer
 from millpond.cli.output import Output, failures, grid
 from millpond.cli.session import Json, session
 from millpond.core.errors import NotFound
+from millpond.platform.log_policies import policies, told
 from millpond.platform.tiers import tier_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def show(
         platform = session(context).open(output)
         store = platform.store
         found = _find(store, name, version)
+        kept = policies(platform, found)
         lineage, report, tier = store.lineage(found), _report(store, found), tier_of(platform, found)
         facts = [
             ("trained", f"{found.created_at:%Y-%m-%d %H:%M} UTC by {found.created_by}"),
@@ -68,10 +70,11 @@ def show(
             *((f"table {table}", str(snapshot)) for table, snapshot in lineage.sources.items()),
             ("code", (lineage.code.commit or "no commit") + (" + uncommitted" if lineage.code.dirty else "")),
             ("served", f"{tier.tier}: {tier.why}"),
+            ("logged", told(kept.present) + (f", since {kept.since:%Y-%m-%d %H:%M} UTC" if kept.since else "")),
             ("report", report),
         ]
         metrics = sorted(found.metrics.items())
         output.data(
-            {"version": found, "lineage": lineage, "report": report, "tier": tier},
+            {"version": found, "lineage": lineage, "report": report, "tier": tier, "log": kept.present},
             [grid(str(found), "", rows=facts), "", grid("metric", "value", rows=metrics)],
         )

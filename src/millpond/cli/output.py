@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import tempfile
 import traceback
@@ -148,8 +149,15 @@ def grid(*columns: str, rows: Sequence[Sequence[Any]]) -> Table:
     return table
 
 
+def outputs(output: float, answer: bool | None, named: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What was predicted, as lines of a grid: all outputs by name, or the one with its answer."""
+    if named:
+        return list(named.items())
+    return [("prediction", output)] if answer is None else [("probability of yes", output), ("answer", answer)]
+
+
 def plain(value: Any) -> Any:
-    """`value` as what JSON can hold: instants as ISO 8601, dataclasses as objects."""
+    """`value` as what JSON can hold: instants as ISO 8601, dataclasses as objects, what is no finite number as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -160,6 +168,8 @@ def plain(value: Any) -> Any:
         return format_instant(value)
     if isinstance(value, (date, Path)):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 

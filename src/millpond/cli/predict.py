@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from millpond.cli.output import Output, failures, grid
+from millpond.cli.output import Output, failures, grid, outputs
 from millpond.cli.session import Json, session
 from millpond.core.errors import RequestError
 from millpond.core.time import parse_instant
@@ -49,9 +49,8 @@ def command(
         row = dict(_pair(text) for text in values or [])
         instant = _instant(as_of) if as_of else None
         [made] = predictions.predict_rows(platform, model, [row], as_of=instant)
-        answer = [("answer", made.answer)] if made.answer is not None else []
-        kind = "probability" if made.answer is not None else "prediction"
-        rows = [(kind, made.output), *answer, ("version", str(made.version)), ("as of", made.as_of), ("id", made.id)]
+        about = [("version", str(made.version)), ("as of", made.as_of), ("id", made.id)]
+        rows = [*outputs(made.output, made.answer, made.outputs), *about]
         output.data(made, grid("", model, rows=rows))
         output.next(f"millpond trace {made.id}", "what is behind this prediction")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from millpond.cli.output import Output, failures, grid
+from millpond.cli.output import Output, failures, grid, outputs
 from millpond.cli.session import Json, session
 
 
@@ -26,8 +26,7 @@ def command(
             ("prediction", receipt.id),
             ("made", f"{receipt.predicted_at:%Y-%m-%d %H:%M:%S} UTC by {receipt.requested_by}"),
             ("features as of", receipt.as_of),
-            ("probability of yes" if receipt.answer is not None else "prediction", receipt.output),
-            *([("answer", receipt.answer)] if receipt.answer is not None else []),
+            *outputs(receipt.output, receipt.answer, receipt.outputs),
             ("version", f"{receipt.model}/{receipt.version}"),
             ("trained", f"{receipt.trained_at:%Y-%m-%d %H:%M} UTC by {receipt.trained_by}"),
             ("code", code),

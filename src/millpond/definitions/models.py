@@ -126,7 +126,10 @@ class Tune:
 
 @dataclass(frozen=True)
 class PredictionLog:
-    """What the prediction log keeps of a model's answers. Holds for versions that are trained from then on.
+    """What the prediction log keeps of a model's answers.
+
+    A change holds for all versions of the model from the next `millpond deploy` of it, `millpond train` or
+    `millpond up` on, within a second of that; the audit log has it. What was logged before stays as it is.
 
     What is not logged has no receipt, and is not in the measurement of skew. A column that is redacted is redacted
     where a request carries it and where the model takes it; features that are computed from it are not.

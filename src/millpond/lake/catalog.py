@@ -22,6 +22,7 @@ _BUSY_SECONDS = 60
 _LOCK_SECONDS = 60.0
 _CACHED_TABLES = 64
 _FILE_IO = "millpond.lake.file_io.LakeFileIO"
+_NAME = "millpond"
 
 NAMESPACE = "main"
 SEPARATOR = "."
@@ -71,7 +72,7 @@ def open_catalog(root: Path) -> SqlCatalog:
         finally:
             connection.close()
         return Catalog(
-            "millpond",
+            _NAME,
             **{
                 "uri": f"sqlite:///{database}?timeout={_BUSY_SECONDS}",
                 "warehouse": warehouse.as_uri(),
@@ -79,6 +80,29 @@ def open_catalog(root: Path) -> SqlCatalog:
                 WAREHOUSE_PATH: str(warehouse),
             },
         )
+
+
+def read_catalog(root: Path) -> sqlite3.Connection:
+    """The database of the catalog in `root`, for reading; for one thread at a time.
+
+    Raises:
+        sqlite3.Error: There is none, or it is damaged.
+    """
+    address = f"{(root / 'catalog.db').resolve().as_uri()}?mode=ro"
+    return sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def metadata_location(connection: sqlite3.Connection, table: str) -> str | None:
+    """The location of a table's current metadata file, as PyIceberg's catalog keeps it; None where there is none.
+
+    Raises:
+        sqlite3.Error: The database cannot be read.
+    """
+    query = (
+        "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?"
+    )
+    found: tuple[str | None] | None = connection.execute(query, (_NAME, *identifier(table))).fetchone()
+    return found[0] if found is not None else None
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from millpond.core.errors import DataError, NotFound, SchemaMismatch
+from millpond.core.errors import DataError, SchemaMismatch
 from millpond.core.time import format_instant
 from millpond.core.values import read_value
 from millpond.definitions.tables import Table
 from millpond.lake.clean import clean_batch
-from millpond.lake.ports import Column, Engine, Lake, Snapshot, TableReader
+from millpond.lake.lineage import BASE, LANDED, base_of
+from millpond.lake.ports import Column, Engine, Lake, Snapshot
 from millpond.lake.schema import column_hint
 from millpond.lake.sql_text import sql_text
 
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 
 #: Clocks may differ by this much before an event is said to come from the future.
 CLOCK_TOLERANCE = timedelta(minutes=1)
-
-#: What a snapshot that was made by landing says of itself: the "first-last" position of its events, and the snapshot
-#: that they came after.
-LANDED, BASE = "events", "events_after"
 
 #: Properties of a snapshot that landing hands on: what was derived or ingested before stays up to date.
 _KEPT = ("derivation", "inputs", "source", "mode", "files")
@@ -137,7 +134,7 @@ def land(lake: Lake, table: Table, rows: pa.Table, position: str) -> Snapshot:
         lake.upsert(pushed_table(table.name), newest, table.keys)
     before = lake.snapshot(table.name)
     kept = {name: before.properties[name] for name in _KEPT if name in before.properties}
-    said = {**kept, LANDED: position, BASE: _base(before)}
+    said = {**kept, LANDED: position, BASE: base_of(before.id, before.properties)}
     return lake.upsert(table.name, newest, table.keys, properties=said)
 
 
@@ -168,21 +165,6 @@ def pushed_rows(lake: Lake, table: Table) -> Snapshot | None:
     """The newest pushed rows of a table that is overwritten as a whole; None where there are none."""
     name = pushed_table(table.name)
     return lake.snapshot(name) if lake.exists(name) else None
-
-
-def only_landed_since(lake: TableReader, current: Snapshot, snapshot_id: int) -> bool:
-    """Whether all snapshots of a table from `snapshot_id` to the current one were made by landing events."""
-    if current.id == snapshot_id:
-        return True
-    try:
-        return _base(current) == _base(lake.snapshot(current.table, snapshot_id))
-    except NotFound:  # expired
-        return False
-
-
-def _base(snapshot: Snapshot) -> str:
-    """The id of the newest snapshot up to this one that was not made by landing."""
-    return snapshot.properties[BASE] if LANDED in snapshot.properties else str(snapshot.id)
 
 
 def newest_of_key(rows: pa.Table, key: Sequence[str]) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ PROPERTY = "millpond."
 
 #: Under which token a snapshot was written.
 TOKEN = "millpond-token"  # noqa: S105 - names a write, opens nothing
+
+
+def properties_of(summary: Mapping[str, str]) -> dict[str, str]:
+    """What the writer said of a snapshot, by the snapshot's summary."""
+    return {name.removeprefix(PROPERTY): value for name, value in summary.items() if name.startswith(PROPERTY)}
 
 
 def refuse_name(table: str) -> None:
@@ -79,5 +85,5 @@ def to_snapshot(table: str, loaded: IcebergTable, snapshot: Any) -> Snapshot:
         rows=int(said.get("total-records", 0)),
         columns=columns_of(schema_of(loaded, snapshot)),
         operation=summary.operation.value if summary is not None else "append",
-        properties={name.removeprefix(PROPERTY): value for name, value in said.items() if name.startswith(PROPERTY)},
+        properties=properties_of(said),
     )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from millpond.lake.ports import Snapshot, TableReader
 from millpond.platform import versions
-from millpond.platform.featurizing import LakeFeaturizer
+from millpond.platform.featurizing import lake_featurizer
 from millpond.platform.platform import Platform
-from millpond.platform.versions import LoadedVersion
-from millpond.serving.ports import OUTPUT, Prediction, ServedModel
+from millpond.serving.ports import OUTPUT, Prediction, ServedModel, first_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +57,7 @@ def find_in_batches(platform: Platform, prediction_id: str) -> Prediction | None
 
 def _prediction(platform: Platform, batch: Snapshot, row: Mapping[str, Any]) -> Prediction:
     from millpond.serving.batch import model_outputs, output_columns
+    from millpond.serving.columns import conform
 
     version = platform.store.version(row["model"], row["version"])
     loaded = versions.load(platform, version)
@@ -69,9 +68,9 @@ def _prediction(platform: Platform, batch: Snapshot, row: Mapping[str, Any]) -> 
         request = _request(platform, engine, served, batch, keys, row["prediction_id"])
         inputs: Mapping[str, Any] = {}
         if request.num_rows:
-            inputs = _inputs(loaded, engine, PinnedSnapshots(platform.lake, snapshots), request, row["as_of"])
+            featurizer = lake_featurizer(loaded, engine, PinnedSnapshots(platform.lake, snapshots))
+            inputs = featurizer.featurize(conform(request, served), row["as_of"]).inputs.to_pylist()[0]
     outputs = {source: row[name] for name, source in model_outputs(served).items()}
-    numbers = [each for each in outputs.values() if isinstance(each, (int, float))]
     return Prediction(
         id=row["prediction_id"],
         model=version.model,
@@ -79,7 +78,7 @@ def _prediction(platform: Platform, batch: Snapshot, row: Mapping[str, Any]) -> 
         predicted_at=row["predicted_at"],
         as_of=row["as_of"],
         requested_by=batch.properties.get("requested_by", ""),
-        output=float(numbers[0]) if numbers else float("nan"),
+        output=first_number(outputs),
         answer=row["answer"] if served.task == "classification" else None,
         request=request.to_pylist()[0] if request.num_rows else {},
         inputs=inputs,
@@ -101,15 +100,3 @@ def _request(
         f"SELECT {listed} FROM {engine.scan(source)} AS source JOIN {engine.scan(batch)} AS scored ON {on} "
         f"WHERE scored.prediction_id = '{id}'"
     ).read_all()
-
-
-def _inputs(
-    loaded: LoadedVersion, engine: DuckDBEngine, snapshots: PinnedSnapshots, request: pa.Table, as_of: datetime
-) -> Mapping[str, Any]:
-    from millpond.serving.columns import conform
-
-    rows = conform(request, loaded.served)
-    if loaded.declared is not None:
-        rows = LakeFeaturizer(loaded.declared, loaded.served, engine, snapshots).featurize(rows, as_of).inputs
-    found: Mapping[str, Any] = rows.to_pylist()[0]
-    return found

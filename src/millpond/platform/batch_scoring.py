@@ -15,7 +15,8 @@ from millpond.lake.parts import Part, part_sql
 from millpond.lake.schema import quoted
 from millpond.platform.batch_jobs import Manifest
 from millpond.platform.batch_receipts import PinnedSnapshots
-from millpond.platform.featurizing import LakeFeaturizer, own_instants
+from millpond.platform.featurizing import lake_featurizer, own_instants
+from millpond.platform.runtimes import RUN_ROWS, VersionRuntime
 from millpond.platform.versions import LoadedVersion
 from millpond.serving.batch import answer_table, output_schema
 from millpond.serving.columns import conform
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.ports import Engine, Snapshot
     from millpond.lake.scan import ScanPlan
-    from millpond.platform.runtimes import BatchRuntime
-
-#: Rows that are run at once: as much as keeps a native process' frames small.
-_RUN_ROWS = 16_384
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Scoring:
 
     manifest: Manifest
     loaded: LoadedVersion
-    runtime: BatchRuntime
+    runtime: VersionRuntime
     compute: Engine
     reader: DuckDBEngine
     source: Snapshot
@@ -78,10 +75,11 @@ class Scoring:
         keys = rows.select(list(self.manifest.keys))
         del rows
         count = 0
-        for numbers, inputs in self._inputs(request, instants):
-            for start in range(0, len(numbers), _RUN_ROWS):
-                chosen = numbers.slice(start, _RUN_ROWS)
-                yield self._run(part, chosen, inputs.slice(start, _RUN_ROWS), keys, instants)
+        featurizer = lake_featurizer(self.loaded, self.compute, self.snapshots)
+        for numbers, inputs in featurizer.stream(request, instants):
+            for start in range(0, len(numbers), RUN_ROWS):
+                chosen = numbers.slice(start, RUN_ROWS)
+                yield self._run(part, chosen, inputs.slice(start, RUN_ROWS), keys, instants)
             count += len(numbers)
         if count != part.rows:
             raise MillpondError(f"{count:,} rows came from the join for {part.rows:,}", where=self._where(part.first))
@@ -90,15 +88,6 @@ class Scoring:
         names = dict.fromkeys((*self.manifest.keys, *_columns(self.loaded.served, self.plan)))
         listed = ", ".join(map(quoted, names))
         return self.reader.reader(f"SELECT {listed} FROM {part_sql(self.plan, part)}").read_all().combine_chunks()
-
-    def _inputs(self, request: pa.Table, instants: pa.Array[Any]) -> Iterator[tuple[pa.Array[Any], pa.Table]]:
-        import pyarrow as pa
-
-        served, declared = self.loaded.served, self.loaded.declared
-        if declared is None:
-            yield pa.array(range(request.num_rows), pa.int64()), request.select(list(served.inputs))
-            return
-        yield from LakeFeaturizer(declared, served, self.compute, self.snapshots).stream(request, instants)
 
     def _run(
         self, part: Part, numbers: pa.Array[Any], inputs: pa.Table, keys: pa.Table, instants: pa.Array[Any]
@@ -145,7 +134,7 @@ def _columns(served: ServedModel, plan: ScanPlan) -> list[str]:
     return [column.name for column in served.columns if column.name in there]
 
 
-def _first_failing(runtime: BatchRuntime, inputs: pa.Table) -> int:
+def _first_failing(runtime: VersionRuntime, inputs: pa.Table) -> int:
     """Position of the first row that the model fails for, of rows that it fails for together."""
     start, stop = 0, inputs.num_rows
     while stop - start > 1:

@@ -16,7 +16,7 @@ from millpond.core.time import from_microseconds, to_microseconds
 from millpond.lake.current import CurrentSnapshots
 from millpond.platform import versions
 from millpond.platform.events import land_or_wait
-from millpond.platform.featurizing import LakeFeaturizer
+from millpond.platform.featurizing import GivenInputs, lake_featurizer
 from millpond.platform.online_featurizing import OnlineFeaturizer
 from millpond.platform.platform import Platform, open_project
 from millpond.platform.versions import LoadedVersion
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 def open_featurizer(platform: Platform, loaded: LoadedVersion, engine: DuckDBEngine, *, online: bool) -> Featurizer:
     """The featurizer of a version; without `online` it computes everything from the lake, which suits many rows."""
     snapshots = CurrentSnapshots(platform.lake)
-    lake = LakeFeaturizer(loaded.model, loaded.served, engine, snapshots)
-    if not online or not loaded.model.views:
+    lake = lake_featurizer(loaded, engine, snapshots)
+    if isinstance(lake, GivenInputs) or not online or not loaded.views:
         return lake
-    return OnlineFeaturizer(lake, platform.online, snapshots, lambda tables: land_or_wait(platform, tables))
+    return OnlineFeaturizer(
+        lake, platform.online, snapshots, platform.lineage, lambda tables: land_or_wait(platform, tables)
+    )
 
 
 def handler(featurizer: Featurizer, served: ServedModel) -> Handler:

@@ -18,6 +18,8 @@ from millpond.serving.ports import Featurized, ServedModel
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from millpond.platform.versions import LoadedVersion
+
 _ROW = "__row"
 _SPINE = "millpond_request"
 #: Rows whose inputs are made at once where nothing is looked up.
@@ -148,6 +150,30 @@ class LakeFeaturizer:
                 where=f"model {self.served.model}, column {', '.join(entity.keys)}, first in row {found[0][-1]}",
                 hint=f'no row of {tables} has this key; Entity("{entity.name}", unknown="allow") would predict anyway',
             )
+
+
+class GivenInputs:
+    """Implements `serving.ports.Featurizer` for versions whose requests carry all raw inputs: registered ones."""
+
+    def __init__(self, served: ServedModel) -> None:
+        self.served = served
+
+    def featurize(self, rows: pa.Table, as_of: datetime | None) -> Featurized:
+        """See `serving.ports.Featurizer`."""
+        return Featurized(rows.select(list(self.served.inputs)), tuple(row_instants(self.served, rows, as_of)), {})
+
+    def stream(self, rows: pa.Table, instants: pa.Array[Any]) -> Iterator[tuple[pa.Array[Any], pa.Table]]:
+        """As `LakeFeaturizer.stream`, all rows at once."""
+        import pyarrow as pa
+
+        yield pa.array(range(len(instants)), pa.int64()), rows.select(list(self.served.inputs))
+
+
+def lake_featurizer(loaded: LoadedVersion, engine: Engine, snapshots: Snapshots) -> LakeFeaturizer | GivenInputs:
+    """What makes the raw inputs of a version of all that the lake holds."""
+    if loaded.declared is None:
+        return GivenInputs(loaded.served)
+    return LakeFeaturizer(loaded.declared, loaded.served, engine, snapshots)
 
 
 def own_instants(served: ServedModel, rows: pa.Table, moment: datetime) -> pa.Array[Any]:

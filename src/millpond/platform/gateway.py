@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from millpond.core.errors import MillpondError, NotFound, Unavailable
-from millpond.lake.current import CurrentSnapshots
 from millpond.platform.bundles import inline_views
 from millpond.platform.inline_features import InlineFeatures, TableWatch
 from millpond.platform.platform import Platform
 from millpond.serving.engine.engine import Deployed, Engine
+from millpond.serving.engine.explaining import Explainer
 from millpond.serving.engine.loaded import Loaded
 from millpond.serving.engine.ports import Log, Plan
 from millpond.serving.lanes.command import native_command
 from millpond.serving.lanes.environments import environment_for, needs_of
 from millpond.serving.lanes.lane import Lane
 from millpond.serving.lanes.ports import LaneLimits
-from millpond.serving.ports import ModelState
+from millpond.serving.ports import LogPolicy, ModelState
 from millpond.serving.routing import Routing, RoutingTable, ServedVersion, set_loaded
 from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.statistics import Statistics
@@ -103,6 +103,7 @@ class Gateway:
         self._watch: TableWatch | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._generation = 0
+        self._explainer = Explainer(loop)
         self.statistics = Statistics()
         self.engine = Engine(self, log, self.statistics, loop)
 
@@ -116,6 +117,7 @@ class Gateway:
             self._timer.cancel()
         await asyncio.gather(*(lane.close() for each in self._open.values() for lane in each.lanes))
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._explainer.close()
         if self._watch is not None:
             await self._loop.run_in_executor(None, self._watch.close)
 
@@ -234,8 +236,11 @@ class Gateway:
         found = self._open.get(key)
         entry = self._table.versions.get(key)
         if found is not None and entry is not None and found.entry != entry:
-            self._retire(key)
-            found = None
+            if _but_for_log(found.entry) == _but_for_log(entry):
+                self._open[key] = found = found._replace(entry=entry, loaded=found.loaded.serving(entry.served))
+            else:
+                self._retire(key)
+                found = None
         if found is None:
             if key not in self._failed and entry is not None:
                 self._begin(key, entry, lambda _done: None)
@@ -329,7 +334,8 @@ class Gateway:
             featurizer = self._lane(self._featurizer_command(served.model, served.version), name, "features", served)
             if told["inline"]:
                 features = InlineFeatures(served, inline_views(told), self._platform.online, self._tables())
-        loaded = Loaded(served, plan=plan, native=native, features=features, featurizer=featurizer)
+        explainer = self._explainer if plan is not None else None
+        loaded = Loaded(served, plan=plan, native=native, features=features, featurizer=featurizer, explainer=explainer)
         required = [lane for lane in (native, featurizer if features is None else None) if lane is not None]
         lanes = [lane for lane in (native, featurizer) if lane is not None]
         return _Open(entry, loaded, tuple(lanes), tuple(required), features, featurizer)
@@ -349,8 +355,13 @@ class Gateway:
 
     def _tables(self) -> TableWatch:
         if self._watch is None:
-            self._watch = TableWatch(lambda: CurrentSnapshots(self._platform.lake), self._platform.online)
+            self._watch = TableWatch(self._platform.lineage, self._platform.online)
         return self._watch
+
+
+def _but_for_log(entry: ServedVersion) -> ServedVersion:
+    """An entry without what is logged of its answers, which changes while it serves."""
+    return replace(entry, served=replace(entry.served, logging=LogPolicy()))
 
 
 def _broken(key: Key, error: BaseException) -> Unavailable:

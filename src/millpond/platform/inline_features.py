@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from millpond.core.errors import DataError, MillpondError, NotFound, StoreMismatch
 from millpond.core.time import to_microseconds
 from millpond.features.online.ports import Mark, OnlineReader, OnlineStore, OnlineView
-from millpond.lake.current import CurrentSnapshots
+from millpond.lake.lineage import Lineage
 from millpond.platform.inline_inputs import InputAssembly
 from millpond.serving.engine.ports import Featured
 from millpond.serving.ports import ServedModel
@@ -51,13 +51,12 @@ class TableWatch:
     """Sees in a thread of its own whether anything but pushed events has come into the tables that views are of.
 
     Args:
-        snapshots: Gives the lake's current snapshots; called in that thread, and used by it alone.
+        lineage: By what the tables were changed; used by that thread alone.
         store: The online store.
     """
 
-    def __init__(self, snapshots: Callable[[], CurrentSnapshots], store: OnlineStore) -> None:
-        self._open_snapshots = snapshots
-        self._snapshots: CurrentSnapshots | None = None
+    def __init__(self, lineage: Lineage, store: OnlineStore) -> None:
+        self._lineage = lineage
         self._store = store
         self._seen: dict[tuple[str, int], tuple[float, bool]] = {}
         self._wanted: dict[tuple[str, int], float] = {}
@@ -104,9 +103,7 @@ class TableWatch:
     def _look(self, table: str, source: int) -> None:
         asked = time.monotonic()
         try:
-            if self._snapshots is None:
-                self._snapshots = self._open_snapshots()
-            self._seen[table, source] = (asked, self._snapshots.only_landed_since(table, source))
+            self._seen[table, source] = (asked, self._lineage.only_landed_since(table, source))
         except Exception as error:
             _log.warning("table %s cannot be looked at: %s", table, error)
 

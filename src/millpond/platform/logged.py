@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import NotFound
 from millpond.lake.schema import literal, quoted
 from millpond.platform import versions
+from millpond.platform.log_policies import policies
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import PredictionLine
-from millpond.serving.ports import Prediction, ServedModel
+from millpond.serving.ports import OUTPUT as SINGLE
+from millpond.serving.ports import Prediction, ServedModel, first_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 OUTPUT = "__output"
 
 _PENDING = "millpond_pending"
-_LINE = ("prediction_id", "model", "version", "predicted_at", "requested_by", "output", "answer")
+_LINE = ("prediction_id", "model", "version", "predicted_at", "requested_by", "answer")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def relation(platform: Platform, engine: Engine, served: ServedModel) -> str:
         columns = kinds_of(rows)
     wanted = [(REQUEST + each.name, each.type) for each in served.columns]
     wanted += [(INPUT + name, kind) for name, kind in served.inputs.items()]
-    hidden = {prefix + name for name in served.logging.redact for prefix in (REQUEST, INPUT)}
+    redacted = policies(platform, platform.store.version(served.model, served.version)).redacted
+    hidden = {prefix + name for name in redacted for prefix in (REQUEST, INPUT)}
     listed = [quoted(each.name) for each in empty().schema]
     listed += [f"{OUTPUT_COLUMN} AS {OUTPUT}"] if OUTPUT_COLUMN in columns else []
     for name, kind in dict(wanted).items():
@@ -147,16 +150,35 @@ def _in_lake(platform: Platform, prediction_id: str) -> _Row | None:
 def _lines(
     platform: Platform, engine: Engine, rows: pa.Table | str, model: str | None, limit: int
 ) -> Sequence[PredictionLine]:
+    from millpond.serving.log.tables import OUTPUT_COLUMN, kinds_of
+
     if isinstance(rows, str):
         try:
             scanned = engine.scan(platform.lake.snapshot(rows))
         except NotFound:
             return []
-        names = platform.lake.snapshot(rows).column_names
+        columns = columns_of(platform, rows)
     else:
         engine.register(_PENDING, rows)
-        scanned, names = _PENDING, tuple(rows.column_names)
-    columns = ", ".join(name if name in names else f"CAST('nan' AS DOUBLE) AS {name}" for name in _LINE)
+        scanned, columns = _PENDING, kinds_of(rows)
+    listed = [*_LINE, *(name for name in columns if name.startswith(OUTPUT_COLUMN))]
     mine = f" AND model = {literal(model)}" if model is not None else ""
     where = f"WHERE shadow_of IS NULL{mine} ORDER BY predicted_at DESC LIMIT {limit}"
-    return [PredictionLine(*row) for row in engine.rows(f"SELECT {columns} FROM {scanned} {where}")]
+    found = engine.rows(f"SELECT {', '.join(map(quoted, listed))} FROM {scanned} {where}")
+    return list(_told(platform, columns, [dict(zip(listed, row, strict=True)) for row in found]))
+
+
+def _told(
+    platform: Platform, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[PredictionLine]:
+    from millpond.serving.log.predictions import outputs_of
+
+    versions_of: dict[tuple[str, int], ServedModel] = {}
+    for row in rows:
+        key = row["model"], row["version"]
+        if key not in versions_of:
+            versions_of[key] = versions.served_model(platform, platform.store.version(*key))
+        outputs = outputs_of(row, columns, versions_of[key])
+        several = {} if versions_of[key].outputs == (SINGLE,) else outputs
+        asked = row["predicted_at"], row["requested_by"]
+        yield PredictionLine(row["prediction_id"], *key, *asked, row["answer"], first_number(outputs), several)

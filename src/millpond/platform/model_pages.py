@@ -13,6 +13,7 @@ from millpond.definitions.expressions import is_expression, readable
 from millpond.definitions.gates import METRICS
 from millpond.definitions.models import Model
 from millpond.platform import logged
+from millpond.platform.log_policies import policies, told
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import (
     DeploymentState,
@@ -101,6 +102,7 @@ def version_page(platform: Platform, model: str, number: int) -> VersionPage:
     """All about a version."""
     version = platform.store.version(model, number)
     lineage, spec = platform.store.lineage(version), platform.store.spec(version)
+    kept = policies(platform, version)
     return VersionPage(
         summary=_line(platform, version),
         metrics=tuple(_metrics(version, spec["task"])),
@@ -110,6 +112,8 @@ def version_page(platform: Platform, model: str, number: int) -> VersionPage:
         mlflow_path=platform.store.page(version),
         has_report=_has_report(platform, version),
         tier=tier_of(platform, version),
+        log=told(kept.present),
+        log_since=kept.since,
     )
 
 

@@ -17,7 +17,6 @@ from millpond.definitions.features import Features
 from millpond.features.online.ports import OnlineView, ViewState
 from millpond.features.plan import ViewPlan, plan_view
 from millpond.features.ports import PinnedView
-from millpond.lake.events import only_landed_since
 from millpond.lake.ports import Snapshot
 from millpond.platform import versions
 from millpond.platform.applied import record
@@ -199,7 +198,7 @@ def _refresh_grid(
 
 def _follows(platform: Platform, state: ViewState) -> bool:
     """Whether nothing but pushed events has come into the view's table since."""
-    return only_landed_since(platform.lake, platform.lake.snapshot(state.view.table), state.source)
+    return platform.lineage.only_landed_since(state.view.table, state.source)
 
 
 def _keep(platform: Platform, known: OnlineView, snapshot: Snapshot) -> None:

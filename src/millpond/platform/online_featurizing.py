@@ -14,6 +14,7 @@ from millpond.features.online.ports import EntityKey, OnlineReader, OnlineStore,
 from millpond.features.plan import plan_view
 from millpond.features.ports import PinnedView
 from millpond.lake.current import CurrentSnapshots
+from millpond.lake.lineage import Lineage
 from millpond.lake.ports import Column
 from millpond.platform.featurizing import LakeFeaturizer, model_inputs, row_instants
 from millpond.serving.ports import Featurized
@@ -29,13 +30,14 @@ class OnlineFeaturizer:
     """Implements `serving.ports.Featurizer`; values are equal to those of `LakeFeaturizer`, pushed events included.
 
     A view is looked up online where the store holds exactly its meaning, exactly for the rows' instants, and nothing
-    but pushed events has changed its table since (which is noticed within a second). Else it is computed from the
+    but pushed events has changed its table since. Else it is computed from the
     lake, after pending events have landed there: slower, and the same. Used by one thread at a time.
 
     Args:
         lake: Computes what is not there online.
         store: The online store.
         snapshots: The lake's current snapshots; `lake` reads them too.
+        lineage: By what the tables were changed.
         land: Writes pending events of tables into the lake.
     """
 
@@ -44,11 +46,13 @@ class OnlineFeaturizer:
         lake: LakeFeaturizer,
         store: OnlineStore,
         snapshots: CurrentSnapshots,
+        lineage: Lineage,
         land: Callable[[Collection[str]], object],
     ) -> None:
         self._lake = lake
         self._store = store
         self._snapshots = snapshots
+        self._lineage = lineage
         self._land = land
         self._views: dict[str, tuple[tuple[Column, ...], OnlineView]] = {}
         self._known: set[tuple[str, EntityKey]] = set()
@@ -90,7 +94,7 @@ class OnlineFeaturizer:
         """The view's features for all rows; None where the store does not have them exactly."""
         known = self._online_view(view)
         state = reader.state(known)
-        if state is None or not self._snapshots.only_landed_since(view.source.name, state.source):
+        if state is None or not self._lineage.only_landed_since(view.source.name, state.source):
             return None
         keys = request.keys(known.entity_keys)
         there = [index for index, key in enumerate(keys) if key is not None]

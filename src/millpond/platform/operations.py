@@ -10,8 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from millpond.core import errors
-from millpond.core.errors import MillpondError, NotFound, RequestError
-from millpond.core.names import did_you_mean
+from millpond.core.errors import MillpondError, RequestError
 from millpond.core.time import parse_instant
 from millpond.definitions.project import Definitions
 from millpond.monitoring.report import SkewReport
@@ -43,9 +42,7 @@ class PlatformOperations:
     ) -> Sequence[Answer]:
         """See `read_models.Operations`."""
         platform = self._platform(user)
-        champion = versions.champion(platform, model)
-        if champion is None:
-            raise NotFound(f"No version of model {model!r} serves", hint=_how_to_serve(platform, model))
+        champion = versions.require_champion(platform, model)
         served = versions.served_model(platform, champion)
         body = format_request(served.columns, records_to_arrow(rows, served), as_of=as_of)
         reply = self._post(f"/v2/models/{quote(model, safe='')}/infer", body, user)
@@ -111,13 +108,6 @@ def _reason(why: str, what: str) -> str:
     if not why.strip():
         raise RequestError(f"{what} needs a reason", where="why", hint="it is kept in the audit log")
     return why.strip()
-
-
-def _how_to_serve(platform: Platform, model: str) -> str:
-    made = platform.store.versions(model)
-    if made:
-        return f"deploy one: millpond deploy {model} {made[-1].number}"
-    return did_you_mean(model, {*platform.definitions.models, *platform.store.models()}, noun="models")
 
 
 def _answers(reply: Mapping[str, Any], served: ServedModel) -> list[Answer]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from millpond.lake.current import CurrentSnapshots
     from millpond.lake.duckdb import DuckDBEngine
     from millpond.lake.iceberg import IcebergLake
+    from millpond.lake.lineage import Lineage
     from millpond.lake.ports import Engine
     from millpond.registry.mlflow_store import MLflowStore
 
@@ -64,6 +65,13 @@ class Platform:
         from millpond.lake.current import CurrentSnapshots
 
         return CurrentSnapshots(self.lake)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """By what tables were changed; it does not open the lake."""
+        from millpond.lake.lineage import Lineage
+
+        return Lineage(self.settings.lake)
 
     @property
     def has_online(self) -> bool:

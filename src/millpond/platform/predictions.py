@@ -1,11 +1,11 @@
-"""Predictions of rows without a server, with the code that the server uses; and the way of the log into the lake."""
+"""Predictions of rows without a server, by what serves them there; and the way of the log into the lake."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,31 +16,31 @@ from millpond.platform import versions
 from millpond.platform.featurizer_host import open_featurizer
 from millpond.platform.logged import columns_of
 from millpond.platform.platform import Platform
+from millpond.platform.runtimes import open_runtime
 from millpond.registry.ports import Version
 from millpond.serving.ports import Prediction, PredictionSink, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from millpond.lake.duckdb import DuckDBEngine
     from millpond.serving.predictor import Predictor
 
 _LOG_SNAPSHOTS = 30
 
 
-def load_predictor(platform: Platform, version: Version, log: PredictionSink, engine: DuckDBEngine) -> Predictor:
-    """A version ready to answer, with its own code; it looks features up online, or else through `engine`."""
+@contextmanager
+def open_predictor(platform: Platform, version: Version, log: PredictionSink) -> Iterator[Predictor]:
+    """A version ready to answer for the length of a block, by what serves it; features come online, else of the lake.
+
+    Raises:
+        NotFound: The version's files are missing.
+        Unavailable: Its environment cannot be built, or its model cannot be loaded.
+    """
     from millpond.serving.predictor import Predictor
 
     loaded = versions.load(platform, version)
-    if loaded.declared is None:
-        raise RequestError(
-            f"{version} was registered as it is, and is answered by a running server alone",
-            where=f"model {version.model}",
-            hint=f"millpond up, then POST /v2/models/{version.model}/predict; or a whole table: --batch TABLE",
-        )
-    featurizer = open_featurizer(platform, loaded, engine, online=True)
-    return Predictor(loaded.served, versions.runtime(loaded), featurizer, log)
+    with open_runtime(platform, loaded) as runtime, platform.engine() as engine:
+        yield Predictor(loaded.served, runtime, open_featurizer(platform, loaded, engine, online=True), log)
 
 
 def predict_rows(
@@ -57,8 +57,15 @@ def predict_rows(
     Raises:
         NotFound: No such model, or no version of it serves.
         RequestError: A row does not fit.
+        Unavailable: The version's environment cannot be built, or its model cannot be loaded.
     """
-    with _champion_predictor(platform, model) as predictor:
+    from millpond.serving.log.spool import PredictionLog
+
+    version = versions.require_champion(platform, model)
+    with (
+        closing(PredictionLog(platform.settings.spool)) as log,
+        open_predictor(platform, version, log) as predictor,
+    ):
         return predictor.predict(records_to_arrow(rows, predictor.served), as_of, platform.user)
 
 
@@ -118,16 +125,3 @@ def _value(value: Any, column: RequestColumn, index: int) -> Any:
         where = f"row {index}, {column.name}"
         hint = f"the column is of type {column.type}"
         raise RequestError(f"{value!r} is no {column.type}: {error}", where=where, hint=hint) from error
-
-
-@contextmanager
-def _champion_predictor(platform: Platform, model: str) -> Iterator[Predictor]:
-    from millpond.serving.log.spool import PredictionLog
-
-    log = PredictionLog(platform.settings.spool)
-    version = versions.require_champion(platform, model)
-    try:
-        with platform.engine() as engine:
-            yield load_predictor(platform, version, log, engine)
-    finally:
-        log.close()

@@ -12,6 +12,7 @@ from millpond.lake.ports import Snapshot
 from millpond.platform import logged, versions
 from millpond.platform.batch_receipts import find_in_batches
 from millpond.platform.events import land_or_wait
+from millpond.platform.log_policies import policies
 from millpond.platform.platform import Platform
 from millpond.platform.read_models import FeatureValue, Receipt, SnapshotRef
 from millpond.serving.ports import Prediction, ServedModel
@@ -44,7 +45,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         table: platform.lake.snapshot(table) if table in pushed else _snapshot(platform, table, number)
         for table, number in made.snapshots.items()
     }
-    redacted = loaded.served.logging.redact if was_logged else ()
+    redacted = tuple(name for name in loaded.redacted if was_logged and _absent(made, name))
     views = [
         PinnedView(view, snapshot)
         for view in loaded.views
@@ -67,7 +68,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         request=made.request,
         inputs=tuple(
             _input(name, value, behind.get(name), compared=was_logged and name not in redacted)
-            for name, value in _all_inputs(made, loaded.served).items()
+            for name, value in _all_inputs(made, loaded.served, redacted).items()
         ),
         snapshots=tuple(_reference(table, number, snapshots[table]) for table, number in made.snapshots.items()),
         code_commit=lineage.code.commit,
@@ -76,6 +77,7 @@ def trace(platform: Platform, prediction_id: str) -> Receipt:
         trained_by=loaded.version.created_by,
         trained_at=loaded.version.created_at,
         redacted=redacted,
+        outputs=made.outputs,
     )
 
 
@@ -106,14 +108,19 @@ def _left_out(platform: Platform, prediction_id: str) -> Iterable[str]:
     for model in platform.store.models():
         version = versions.champion(platform, model)
         if version is not None:
-            share = versions.served_model(platform, version).logging.sample
+            share = policies(platform, version).least_sample
             if may_be_left_out(prediction_id, share):
                 yield f"{version} logs {share:.3%} of its requests, and one of this id is not among them"
 
 
-def _all_inputs(made: Prediction, served: ServedModel) -> Mapping[str, Any]:
+def _absent(made: Prediction, name: str) -> bool:
+    """Whether the log holds no value of a column."""
+    return made.inputs.get(name) is None and made.request.get(name) is None
+
+
+def _all_inputs(made: Prediction, served: ServedModel, redacted: Iterable[str]) -> Mapping[str, Any]:
     """The logged inputs, and null for those that are redacted."""
-    names = {*made.inputs, *served.logging.redact}
+    names = {*made.inputs, *redacted}
     return {name: made.inputs.get(name) for name in served.inputs if name in names}
 
 

@@ -1,13 +1,14 @@
-"""What runs a version's model for many rows at once: its compiled plan, else its estimator in a process of its own."""
+"""What runs a version's model for who waits: its compiled plan, else its estimator in a process of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from millpond.core.errors import MillpondError, NotFound
+from millpond.platform import versions
 from millpond.platform.progress import step
 from millpond.platform.tiers import PLAN, tier_of
 from millpond.serving.ports import OUTPUT, ServedModel
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
     from millpond.platform.platform import Platform
     from millpond.platform.versions import LoadedVersion
+    from millpond.registry.ports import Version
     from millpond.serving.rows import Column
+
+
+#: Rows that are run at once: as much as keeps a native process' frames small.
+RUN_ROWS = 16_384
 
 
 class _Model(Protocol):
@@ -26,8 +32,8 @@ class _Model(Protocol):
 
 
 @dataclass(frozen=True)
-class BatchRuntime:
-    """Runs a version, as the servers run it. Used by one thread.
+class VersionRuntime:
+    """Implements `serving.ports.Runtime`: runs a version as the servers run it. Used by one thread.
 
     Attributes:
         served: The version.
@@ -39,15 +45,7 @@ class BatchRuntime:
     _model: _Model
 
     def predict(self, inputs: pa.Table) -> Mapping[str, Column]:
-        """The outputs of raw inputs, by the names of `ServedModel.outputs`, in order.
-
-        Args:
-            inputs: At least one row of the columns of `ServedModel.inputs`, in their types.
-
-        Raises:
-            MillpondError: The model refuses a value or failed; or, of a trained version, an answer is no finite number.
-            Unavailable: Its process has ended.
-        """
+        """See `serving.ports.Runtime`."""
         rows = Rows.from_arrow(inputs)
         try:
             outputs = self._model(rows)
@@ -64,7 +62,7 @@ class BatchRuntime:
 
 
 @contextmanager
-def open_runtime(platform: Platform, loaded: LoadedVersion) -> Iterator[BatchRuntime]:
+def open_runtime(platform: Platform, loaded: LoadedVersion) -> Iterator[VersionRuntime]:
     """What serves the version, for the length of a block: the plan, or a process in the version's environment.
 
     A plan that this release cannot read is told to the listener, and the estimator runs instead, as in serving.
@@ -75,7 +73,7 @@ def open_runtime(platform: Platform, loaded: LoadedVersion) -> Iterator[BatchRun
     """
     plan = _plan(platform, loaded)
     if plan is not None:
-        yield BatchRuntime(loaded.served, "compiled", plan.predict)
+        yield VersionRuntime(loaded.served, "compiled", plan.predict)
         return
     from millpond.serving.lanes.client import BlockingProcess
     from millpond.serving.lanes.command import native_command
@@ -87,9 +85,31 @@ def open_runtime(platform: Platform, loaded: LoadedVersion) -> Iterator[BatchRun
     needs = needs_of(loaded.directory)
     interpreter = environment_for(needs.requirements, needs.python, settings.state / "environments")
     command = native_command(interpreter, loaded.directory, served)
-    log = settings.logs / f"batch-{served.model}-{served.version}.log"
+    log = settings.logs / f"model-{served.model}-{served.version}.log"
     with BlockingProcess(command, name=_name(served), log=log) as process:
-        yield BatchRuntime(served, "native", lambda rows: process.call(rows).columns)
+        yield VersionRuntime(served, "native", lambda rows: process.call(rows).columns)
+
+
+def scorer(
+    platform: Platform, version: Version, inputs: Mapping[str, str]
+) -> Callable[[pa.Table], Sequence[float]] | None:
+    """A function from raw inputs to the outputs of a trained version; None where it needs others than these.
+
+    The function opens what runs the version, and closes it again; it raises as `open_runtime` and `predict` do.
+    """
+    loaded = versions.load(platform, version)
+    needed = loaded.served.inputs
+    if any(inputs.get(name) != kind for name, kind in needed.items()):
+        return None
+
+    def predict(rows: pa.Table) -> list[float]:
+        given, found = rows.select(list(needed)), list[float]()
+        with open_runtime(platform, loaded) as runtime:
+            for start in range(0, given.num_rows, RUN_ROWS):
+                found += runtime.predict(given.slice(start, RUN_ROWS))[OUTPUT.name]
+        return found
+
+    return predict
 
 
 def _plan(platform: Platform, loaded: LoadedVersion) -> Any:

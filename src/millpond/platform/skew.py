@@ -220,7 +220,7 @@ def _pin(platform: Platform, loaded: versions.LoadedVersion) -> tuple[list[Pinne
 
     pinned, reasons = [], {}
     for view in loaded.model.views:
-        hidden = sorted({*view.entity.keys} & {*loaded.served.logging.redact})
+        hidden = sorted({*view.entity.keys} & {*loaded.redacted})
         if hidden:
             reasons[view.name] = f"redacted: the log does not keep {hidden[0]}, by which it is looked up"
             continue
@@ -294,7 +294,7 @@ def _features(
     from millpond.features.plan import plan_view
     from millpond.monitoring.skew import LoggedFeature
 
-    inputs, redact = loaded.served.inputs, loaded.served.logging.redact
+    inputs, redact = loaded.served.inputs, loaded.redacted
     rounded = {feature.name for each in pinned for feature in plan_view(each).features if _is_rounded(feature)}
     found = []
     for view in loaded.model.views:
@@ -318,7 +318,7 @@ def _hidden_from_functions(loaded: versions.LoadedVersion) -> str:
 
     Which columns they read is not kept with a version: each column of the request may be one.
     """
-    hidden = sorted({column.name for column in loaded.served.columns} & {*loaded.served.logging.redact})
+    hidden = sorted({column.name for column in loaded.served.columns} & {*loaded.redacted})
     return f"redacted: the log does not keep {hidden[0]}, from which it may be computed" if hidden else ""
 
 

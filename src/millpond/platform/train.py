@@ -15,12 +15,13 @@ from millpond.core.time import now
 from millpond.definitions.gates import LiveGate
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
-from millpond.platform import live_gates, release, tiers, versions
+from millpond.platform import live_gates, log_policies, release, tiers, versions
 from millpond.platform.alone import alone
 from millpond.platform.applied import record
 from millpond.platform.loading import definition_files
 from millpond.platform.platform import Platform
 from millpond.platform.progress import Step, step
+from millpond.platform.runtimes import scorer
 from millpond.platform.tables import refresh
 from millpond.platform.training_sets import TrainingSet, read_rows, read_sample, training_set
 from millpond.registry.ports import Candidate, Lineage, Version
@@ -81,6 +82,7 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
         with step(platform.listener, f"train {model.name}") as current:
             current.up_to_date(f"version {known.number}")
         record(platform, model)
+        log_policies.take_over(platform, [model.name])
         return _finish(platform, known)
     # The model store takes seconds to load; it does so beside the fit.
     threading.Thread(target=platform.store.make_ready, daemon=True).start()
@@ -96,6 +98,7 @@ def _train(platform: Platform, model: Model, *, force: bool) -> TrainResult:
         version = platform.store.register(candidate)
         versions.pin(platform, version, lineage)
         record(platform, model)
+        log_policies.take_over(platform, [model.name])
         current.detail = f"version {version.number}, loaded and tried in a clean process; {_served(tier)}"
     promoted = _judge(platform, version, trained.gates)
     return TrainResult(
@@ -165,7 +168,7 @@ def _champion(platform: Platform, model: Model, examples: TrainingSet) -> Champi
         return None
     return Champion(
         number=version.number,
-        predict=versions.scorer(platform, version, examples.columns.inputs),
+        predict=scorer(platform, version, examples.columns.inputs),
         metrics=version.metrics,
         threshold=platform.store.spec(version)["threshold"],
     )

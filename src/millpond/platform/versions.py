@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,13 @@ from millpond.definitions.features import Features
 from millpond.definitions.models import Model
 from millpond.lake.ports import Snapshot
 from millpond.platform.loading import load_definitions
+from millpond.platform.log_policies import policies
 from millpond.platform.platform import Platform
 from millpond.registry.ports import Lineage, Version
-from millpond.serving.ports import OUTPUT, LogPolicy, OutputColumn, RequestColumn, ServedModel
+from millpond.serving.ports import OUTPUT, OutputColumn, RequestColumn, ServedModel
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from millpond.platform.training_sets import TrainingSet
-    from millpond.serving.runtime import NativeRuntime
     from millpond.training.train import Trained
 
 #: Aliases: the version that answers, and the one that was judged last.
@@ -49,12 +47,14 @@ class LoadedVersion:
         declared: The model as its own code declares it, not as the project does now; None of a version that was
             registered, not trained.
         directory: Its MLflow model, with Millpond's files below `millpond/`.
+        redacted: Columns that the prediction log does not keep, or did not at any time since the version was made.
     """
 
     version: Version
     served: ServedModel
     declared: Model | None
     directory: Path
+    redacted: tuple[str, ...] = ()
 
     @property
     def model(self) -> Model:
@@ -90,9 +90,17 @@ def require_champion(platform: Platform, model: str) -> Version:
     """
     version = champion(platform, model)
     if version is None:
-        platform.definitions.model(model)
-        raise NotFound(f"No version of model {model!r} serves", hint=f"train one: millpond train {model}")
+        raise NotFound(f"No version of model {model!r} serves", hint=_how_to_serve(platform, model))
     return version
+
+
+def _how_to_serve(platform: Platform, model: str) -> str:
+    made = platform.store.versions(model)
+    if made:
+        return f"deploy one: millpond deploy {model} {made[-1].number}"
+    if model in platform.definitions.models:
+        return f"train one: millpond train {model}"
+    return did_you_mean(model, {*platform.definitions.models, *platform.store.models()}, noun="models")
 
 
 def make_spec(platform: Platform, model: Model, examples: TrainingSet, trained: Trained) -> dict[str, Any]:
@@ -145,7 +153,6 @@ def request_columns(model: Model, examples: Snapshot) -> list[RequestColumn]:
 def served_model(platform: Platform, version: Version) -> ServedModel:
     """What a request for the version carries, and what its estimator takes."""
     spec = platform.store.spec(version)
-    kept = spec.get("logging", {})
     return ServedModel(
         model=version.model,
         version=version.number,
@@ -156,7 +163,7 @@ def served_model(platform: Platform, version: Version) -> ServedModel:
         inputs=spec["inputs"],
         outputs=tuple(OutputColumn(**each) for each in spec["outputs"]) if "outputs" in spec else (OUTPUT,),
         matrix=spec.get("matrix", False),
-        logging=LogPolicy(kept.get("sample", 1.0), tuple(kept.get("redact", ()))),
+        logging=policies(platform, version).present,
     )
 
 
@@ -170,33 +177,14 @@ def load(platform: Platform, version: Version) -> LoadedVersion:
     definitions = platform.store.spec(version)["definitions"]
     if definitions is None:
         return LoadedVersion(version, served_model(platform, version), None, directory)
+    redacted = policies(platform, version).redacted
     code = directory / "millpond" / "code" / definitions
     try:
         model = load_definitions(code).model(version.model)
     except NotFound as error:
         hint = f"train it again: millpond train {version.model} --force"
         raise VersionRefused(f"The code of {version} is not in the store", where=str(code), hint=hint) from error
-    return LoadedVersion(version, served_model(platform, version), model, directory)
-
-
-def runtime(loaded: LoadedVersion) -> NativeRuntime:
-    """The version's estimator, loaded."""
-    from millpond.serving.runtime import NativeRuntime
-    from millpond.training.frame import to_frame
-
-    return NativeRuntime(loaded.directory, loaded.served, to_frame)
-
-
-def scorer(
-    platform: Platform, version: Version, inputs: Mapping[str, str]
-) -> Callable[[pa.Table], Sequence[float]] | None:
-    """A function from raw inputs to the version's outputs; None where it needs inputs that are not among these."""
-    loaded = load(platform, version)
-    needed = loaded.served.inputs
-    if any(inputs.get(name) != kind for name, kind in needed.items()):
-        return None
-    estimator = runtime(loaded)
-    return lambda rows: estimator.predict(rows.select(list(needed)))
+    return LoadedVersion(version, served_model(platform, version), model, directory, redacted)
 
 
 def pin(platform: Platform, version: Version, lineage: Lineage) -> None:

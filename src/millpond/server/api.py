@@ -1,4 +1,7 @@
-"""`/api/v1`: what the console shows, and does, as JSON."""
+"""`/api/v1`: what the console shows, and does, as JSON.
+
+Predictions are the serving workers': `PREDICT` stands beside these calls, and is passed on to them.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,14 @@ from millpond.platform.release_models import ReleaseMove, ReleaseRequest, Releas
 from millpond.server.processes import ChildStatus
 
 PREFIX = "/api/v1"
+#: Passed on as the path of the same name below `/v2`.
+PREDICT = f"{PREFIX}/models/{{model}}/predict"
 
 _MOVES: dict[ReleaseMove, str] = {
     "advance": "Take the release of a model to its next step",
     "rollback": "Take back the release of a model, or make the champion before champion again",
     "abort": "End the release of a model; the live version answers everything",
 }
-
-
-class PredictBody(BaseModel):
-    """Rows to predict. `as_of` is the instant at which features are looked up where a row does not say it."""
-
-    model_config = ConfigDict(extra="forbid")
-    rows: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
-    as_of: datetime | None = None
 
 
 class PromoteBody(BaseModel):
@@ -149,9 +146,6 @@ def calls(
 ) -> tuple[Call, ...]:
     """Everything the API does."""
 
-    def predict(ask: Ask) -> Sequence[models.Answer]:
-        return operations.predict(ask.path["model"], ask.body.rows, _aware(ask.body.as_of), ask.identity.name)
-
     def promote(ask: Ask) -> models.Promotion:
         return operations.promote(ask.path["model"], ask.body.version, ask.body.why, ask.identity.name)
 
@@ -221,14 +215,6 @@ def calls(
             "A version of a model",
             models.VersionPage,
             lambda ask: reader.version(ask.path["model"], ask.path["number"]),
-        ),
-        Call(
-            "POST",
-            "/models/{model}/predict",
-            "Predict rows with the champion; one answer a row, in order",
-            Sequence[models.Answer],
-            predict,
-            body=PredictBody,
         ),
         Call(
             "POST",
@@ -351,7 +337,7 @@ def _parse(kind: type[BaseModel], body: bytes) -> BaseModel:
         raise RequestError(f"{first['msg']}.", where=where or "body", hint=f"fields: {fields}") from error
 
 
-def _aware(value: datetime | None, name: str = "as_of") -> datetime | None:
+def _aware(value: datetime | None, name: str) -> datetime | None:
     if value is not None and value.tzinfo is None:
         raise RequestError(f"{name} names no time zone.", where=name, hint='add "Z" or an offset such as "+01:00"')
     return value.astimezone(UTC) if value is not None else None

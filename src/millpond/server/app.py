@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millpond.access.store import AccessStore
 from millpond.console import STATIC
@@ -132,6 +132,7 @@ def _routes(services: Services, running: Parts) -> list[BaseRoute]:
         Mount("/static", StaticFiles(directory=STATIC), name="static"),
         *(described(prefix) for prefix in documents),
         *api.routes(served),
+        Route(api.PREDICT, _Endpoint(_Moved(running.serving, api.PREFIX, "/v2")), methods=["POST"]),
         Route("/v2", _Endpoint(running.serving), methods=_METHODS),
         Route("/v2/{path:path}", _Endpoint(running.serving), methods=_METHODS),
         Route("/mlflow", _Endpoint(running.mlflow), methods=_METHODS),
@@ -148,6 +149,23 @@ class _Endpoint:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self._app(scope, receive, send)
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """An ASGI application that is asked below another prefix of the path."""
+
+    app: ASGIApp
+    here: str
+    there: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        moved = {
+            "path": self.there + scope["path"].removeprefix(self.here),
+            "raw_path": self.there.encode() + raw.removeprefix(self.here.encode()),
+        }
+        await self.app({**scope, **moved}, receive, send)
 
 
 async def _serving(running: Parts) -> Literal["ready", "starting"]:

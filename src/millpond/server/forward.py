@@ -22,6 +22,14 @@ _HOP_BY_HOP = frozenset(
 #: Not for the part behind: it is told who asks by a header of ours, and needs no credential.
 _KEPT_BACK = frozenset({b"authorization", b"cookie", b"host"})
 _TIMEOUT = {"connect": 2.0, "write": 60.0, "read": None, "pool": 10.0}
+#: The header in which a caller says how many seconds it waits.
+_CALLERS_TIMEOUT = b"x-request-timeout"
+#: Paths that tell how the part is, and so do not wait until it is better.
+_HEALTH = "/v2/health/"
+#: Seconds for which a request waits for a process that can be reached, and between two looks for one.
+_PATIENCE, _LOOK_EVERY = 5.0, 0.05
+#: Requests that may wait so; more are refused at once.
+_MOST_WAITING = 256
 _NOT_ANSWERING = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
@@ -35,18 +43,22 @@ class Forward:
 
     The processes of a part are equal: requests go to the one that has the fewest, and to another where it cannot be
     reached. Neither body is held in memory. When the client goes away, the request behind is dropped. While nothing
-    listens, and when the part ends before it has answered, the answer is 503 with Retry-After.
+    listens, as when a lone process is started again, requests wait, but those that ask after its health. When that
+    takes too long, and when the part ends before it has answered, the answer is 503 with Retry-After.
 
     Attributes:
         sockets: The Unix socket of each process of the part.
         name: What the part is called in messages.
+        patience: Seconds for which a request waits at most; less where its caller says so.
     """
 
     sockets: tuple[Path, ...]
     name: str
+    patience: float = _PATIENCE
     _pools: dict[int, httpcore.AsyncConnectionPool] = field(default_factory=dict, init=False, repr=False)
     _busy: Counter[int] = field(default_factory=Counter, init=False, repr=False)
     _turn: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False)
+    _waiting: int = field(default=0, init=False, repr=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as group:
@@ -124,20 +136,53 @@ class Forward:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, received: anyio.Event) -> None:
         request = _request(scope, receive, received)
+        try:
+            if await self._offer(request, send) or await self._offer_again(request, send, self._waits(scope)):
+                return
+        except _ClientGone:
+            return
+        except _NOT_ANSWERING as error:
+            _log.warning("%s ended before it answered: %r", self.name, error)
+        await self._unavailable(scope, receive, send)
+
+    async def _offer(self, request: httpcore.Request, send: Send) -> bool:
+        """Pass on the answer of a process; False where nothing of the request has reached one."""
         for number in self._order():
             self._busy[number] += 1
             try:
                 response = await self._ask(number, request)
                 if response is not None:
                     await self._pass_on(response, send)
-                    return
-            except _ClientGone:
-                return
-            except _NOT_ANSWERING:
-                break
+                    return True
             finally:
                 self._busy[number] -= 1
-        await self._unavailable(scope, receive, send)
+        return False
+
+    async def _offer_again(self, request: httpcore.Request, send: Send, seconds: float) -> bool:
+        """As `_offer`, as often as it takes, for some seconds."""
+        if self._waiting >= _MOST_WAITING:
+            return False
+        until = anyio.current_time() + seconds
+        self._waiting += 1
+        try:
+            while anyio.current_time() < until:
+                await anyio.sleep(_LOOK_EVERY)
+                if await self._offer(request, send):
+                    return True
+        finally:
+            self._waiting -= 1
+        return False
+
+    def _waits(self, scope: Scope) -> float:
+        """Seconds for which a request waits for a process."""
+        if scope["path"].startswith(_HEALTH):
+            return 0.0
+        stated = next((value for name, value in scope["headers"] if name.lower() == _CALLERS_TIMEOUT), None)
+        try:
+            seconds = self.patience if stated is None else float(stated)
+        except ValueError:  # the part will say what is wrong with it
+            return self.patience
+        return min(seconds, self.patience) if seconds > 0 else 0.0
 
     async def _pass_on(self, response: httpcore.Response, send: Send) -> None:
         headers = [(name.lower(), value) for name, value in response.headers if name.lower() not in _HOP_BY_HOP]

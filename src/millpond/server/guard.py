@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -22,8 +23,8 @@ Credential = Literal["token", "session"]
 #: The console's own style sheet, script and icon, which the login page needs.
 OPEN_PREFIX = "/static/"
 
-#: Under these, bodies are streamed on to a part that has a limit of its own.
-_STREAMED = ("/v2/", "/mlflow/")
+#: Bodies of these are streamed on to a part that has a limit of its own.
+_STREAMED = re.compile(r"/v2/|/mlflow/|/api/v1/models/[^/]+/predict$")
 _MACHINE_PATHS = ("/api/", "/v2/", "/metrics", "/mlflow/api/", "/mlflow/ajax-api/")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _OWN_HEADERS = "x-millpond-"
@@ -72,7 +73,7 @@ class Guard:
         except MillpondError as error:
             return await refusal(scope, error)(scope, receive, send)
         inner = _for_identity(scope, identity, credential)
-        if scope["path"].startswith(_STREAMED):
+        if _STREAMED.match(scope["path"]):
             return await self.app(inner, receive, send)
         if _content_length(scope) > self.body_limit:
             return await refusal(scope, _too_large(self.body_limit))(scope, receive, send)

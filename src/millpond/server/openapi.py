@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from millpond.server.api import PREFIX, Call
-from millpond.server.openapi_inference import openapi_paths, openapi_schemas
+from millpond.server.api import PREDICT, PREFIX, Call
+from millpond.server.openapi_inference import openapi_paths, openapi_schemas, records_operation, records_schemas
 
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _REFERENCE = "#/components/schemas/{model}"
@@ -42,6 +42,8 @@ def description(served: Sequence[Call], version: str) -> dict[str, Any]:
     for call in served:
         path = PREFIX + _PARAMETER.sub(r"{\1}", call.path)
         paths.setdefault(path, {})[call.method.lower()] = _operation(call, schemas)
+    paths[PREDICT] = {"post": records_operation("predict")}
+    schemas |= records_schemas()
     return _document("Millpond", "The platform of a project. Instants are UTC.", version, paths, schemas)
 
 

@@ -41,6 +41,14 @@ _JSON_LENGTH = {
 }
 
 
+#: What a request may say beside its rows.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "as_of": {"type": "string", "format": "date-time", "description": "Instant of the features of all rows"},
+    "explain": {"type": "boolean", "description": "Whether contributions of the inputs are asked for"},
+    "routing_key": {"type": "string", "description": "Requests with the same key go to the same version"},
+}
+
+
 def openapi_paths() -> dict[str, Any]:
     """The paths of `/v2`."""
     paths = {
@@ -60,23 +68,68 @@ def openapi_paths() -> dict[str, Any]:
         paths[base] = {"get": {**model, "parameters": where}}
         paths[f"{base}/ready"] = {"get": {**ready, "parameters": where}}
         paths[f"{base}/infer"] = {"post": {**_infer(f"model{suffix}_infer"), "parameters": [*where, _JSON_LENGTH]}}
+        paths[f"{base}/predict"] = {"post": {**records_operation(f"model{suffix}_predict"), "parameters": where}}
     return paths
+
+
+def records_operation(name: str) -> dict[str, Any]:
+    """Asking a model with rows as records; it refers to `records_schemas`."""
+    answered = _reference("RecordsResponse")
+    operation = _answers(name, "Predict rows that are plain records", answered, {**_OF_MODELS, **_OF_BODIES})
+    operation["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _reference("RecordsRequest")}},
+    }
+    return {**operation, "parameters": [_MODEL]}
+
+
+def records_schemas() -> dict[str, Any]:
+    """The schemas that `records_operation` refers to, by name."""
+    prediction = {
+        "id": {"type": "string", "description": "Leads to the receipt"},
+        "probability": {"type": "number"},
+        "answer": {"type": "boolean"},
+        "prediction": {"type": "number"},
+        "outputs": {"type": "object", "description": "By name, of a model that was registered"},
+        "as_of": {"type": "string", "format": "date-time", "description": "Instant of the row's features"},
+        "contributions": {"type": "object", "additionalProperties": {"type": "number"}},
+        "base": {"type": "number", "description": "With the contributions, the output in their unit"},
+    }
+    return {
+        "InferenceError": _ERROR,
+        "RecordsRequest": _object(
+            {
+                "rows": {
+                    **_array({"anyOf": [_free(), {"type": "array", "description": "Of a model without column names"}]}),
+                    "minItems": 1,
+                    "description": "Request columns, or raw model inputs, by name; what is absent is null",
+                },
+                "id": _or_null({"type": "string", "description": "The caller's own name for the request"}),
+                **{name: _or_null(each) for name, each in _OPTIONS.items()},
+            },
+            required=["rows"],
+        )
+        | {"additionalProperties": False},
+        "RecordsResponse": _object(
+            {
+                "model": {"type": "string"},
+                "version": {"type": "integer"},
+                "variant": {"type": "string"},
+                "id": {"type": "string"},
+                "as_of": {"type": "string", "format": "date-time"},
+                "features_synced_at": {"type": "string", "format": "date-time"},
+                "contributions_unit": {"type": "string", "enum": ["log-odds", "probability", "output"]},
+                "predictions": _array(_object(prediction, required=["id", "as_of"])),
+            },
+            required=["model", "version", "variant", "predictions"],
+        ),
+    }
 
 
 def openapi_schemas() -> dict[str, Any]:
     """The schemas that `openapi_paths` refers to, by name."""
     return {
-        "InferenceError": _object(
-            {
-                "error": {"type": "string", "description": "What is wrong, where, and what to do, in one line"},
-                "type": {"type": "string", "description": "Kind of the error"},
-                "what": {"type": "string"},
-                "where": {"type": "string"},
-                "hint": {"type": "string"},
-                "id": {"type": "string", "description": "Where the log has more"},
-            },
-            required=["error"],
-        ),
+        **records_schemas(),
         "Server": _object(
             {"name": {"type": "string"}, "version": {"type": "string"}, "extensions": _array({"type": "string"})}
         ),
@@ -146,16 +199,26 @@ def _tensors() -> dict[str, Any]:
 
 
 def _parameters() -> dict[str, Any]:
+    binary = {"type": "boolean", "description": "Whether all outputs are wanted in binary"}
     return {
         "type": "object",
         "description": "Others than these are ignored, unless they look like one of these misspelt",
-        "properties": {
-            "as_of": {"type": "string", "format": "date-time", "description": "Instant of the features of all rows"},
-            "explain": {"type": "boolean", "description": "Whether contributions of the inputs are asked for"},
-            "routing_key": {"type": "string", "description": "Requests with the same key go to the same version"},
-            "binary_data_output": {"type": "boolean", "description": "Whether all outputs are wanted in binary"},
-        },
+        "properties": {**_OPTIONS, "binary_data_output": binary},
     }
+
+
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "error": {"type": "string", "description": "What is wrong, where, and what to do, in one line"},
+        "type": {"type": "string", "description": "Kind of the error"},
+        "what": {"type": "string"},
+        "where": {"type": "string"},
+        "hint": {"type": "string"},
+        "id": {"type": "string", "description": "Where the log has more"},
+    },
+    "required": ["error"],
+}
 
 
 def _infer(name: str) -> dict[str, Any]:
@@ -218,6 +281,10 @@ def _reference(name: str) -> dict[str, Any]:
 def _object(properties: dict[str, Any], *, required: list[str] | None = None) -> dict[str, Any]:
     needed = list(properties) if required is None else required
     return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def _array(items: dict[str, Any]) -> dict[str, Any]:

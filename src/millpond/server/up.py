@@ -6,7 +6,6 @@ import contextlib
 import logging
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from starlette.types import ASGIApp
 from millpond import __version__
 from millpond.access.local import local_admin
 from millpond.core.errors import MillpondError
+from millpond.platform.log_policies import take_over
 from millpond.platform.operations import PlatformOperations
 from millpond.platform.platform import Platform
-from millpond.platform.predictions import flush
 from millpond.platform.reader import PlatformReader
 from millpond.platform.release import resume
 from millpond.server.app import Services, session_cookie
@@ -30,7 +29,6 @@ from millpond.server.processes import Child
 from millpond.server.sockets import listen, part_socket
 from millpond.settings.project import Settings
 
-_FLUSH_SECONDS = 5.0
 _WORKER_FIRST_SECONDS = 30.0
 _WORKER_GRACE = 12.0  # its own, and some for its end
 _log = logging.getLogger("millpond.server")
@@ -61,12 +59,10 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
     keeper += ["--profile", settings.profile_name]
     # Serving processes find what is deployed; the keeper makes up for what cannot be told yet.
     try:
+        take_over(platform, platform.definitions.models)
         resume(platform)
     except MillpondError as error:
         _log.warning("what is deployed is told later: %s", error.what)
-    stopping = threading.Event()
-    flusher = threading.Thread(target=_keep_flushing, args=(settings, stopping), daemon=True)
-    flusher.start()
 
     def load_mlflow() -> ASGIApp:
         from millpond.registry.mlflow_app import mlflow_application
@@ -74,27 +70,23 @@ def up(platform: Platform, *, port: int | None = None, ready: Callable[[Banner],
         _wait_for(sockets[0])
         return mlflow_application(settings.tracking_database, settings.artifacts)
 
-    try:
-        with _listeners(settings, free=port == 0) as ports:
-            serve(
-                services,
-                state=settings.state,
-                announce=ready,
-                children=[
-                    *_workers(settings, sockets, ports),
-                    Child("upkeep", upkeep),
-                    Child("releases", keeper),
-                ],
-                load_mlflow=load_mlflow,
-                host=settings.profile.host,
-                port=settings.profile.port if port is None else port,
-                admin=admin.name,
-                serving=ports.get("http"),
-                grpc=ports.get("grpc"),
-            )
-    finally:
-        stopping.set()
-        flusher.join(timeout=_FLUSH_SECONDS)
+    with _listeners(settings, free=port == 0) as ports:
+        serve(
+            services,
+            state=settings.state,
+            announce=ready,
+            children=[
+                *_workers(settings, sockets, ports),
+                Child("upkeep", upkeep),
+                Child("releases", keeper),
+            ],
+            load_mlflow=load_mlflow,
+            host=settings.profile.host,
+            port=settings.profile.port if port is None else port,
+            admin=admin.name,
+            serving=ports.get("http"),
+            grpc=ports.get("grpc"),
+        )
 
 
 def _workers(settings: Settings, sockets: Sequence[Path], ports: Mapping[str, socket.socket]) -> list[Child]:
@@ -137,15 +129,3 @@ def _wait_for(path: Path) -> None:
                 if client.get("/v2/health/ready").is_success:
                     return
             time.sleep(0.1)
-
-
-def _keep_flushing(settings: Settings, stopping: threading.Event) -> None:
-    """Move predictions into the lake every few seconds, with a platform of this thread's own."""
-    platform = Platform(settings)
-    while not stopping.wait(_FLUSH_SECONDS):
-        try:
-            flush(platform)
-        except MillpondError as error:
-            _log.warning("predictions wait in the spool: %s", error.what)
-        except Exception:
-            _log.exception("predictions wait in the spool")

@@ -1,4 +1,5 @@
-"""The upkeep process: lands pushed events, refreshes online values, and clears away what the lake no longer needs.
+"""The upkeep process: lands pushed events and logged predictions, refreshes online values, and clears away what the
+lake no longer needs. It gives way to the processes that answer.
 
 Started as `python -m millpond.server.upkeep --project FOLDER --profile NAME`. It runs the definitions of the project
 and of its champions, so it is a process of its own.
@@ -8,20 +9,32 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from millpond.core.errors import MillpondError
 from millpond.platform.online import Upkeep
-from millpond.platform.platform import open_project
+from millpond.platform.platform import Platform, open_project
+from millpond.platform.predictions import flush
+from millpond.settings.project import Settings
 
 #: Seconds between two looks for something to do, where there is little.
 EVERY = 5.0
 
 #: It rests at least this many times as long as it worked, so that predictions have the machine.
 IDLE = 4.0
+
+#: Seconds between two moves of logged predictions into the lake.
+FLUSH_EVERY = 5.0
+
+#: How much this process gives way, as `nice` counts. Where answers take the whole machine, it still gets a quarter of
+#: what they get, which is what moving their log takes.
+NICE = 5
 
 #: Seconds between two collections of the lake's garbage.
 GARBAGE_EVERY = 3600.0
@@ -38,6 +51,8 @@ def main() -> None:
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.WARNING)
     _log.setLevel(logging.INFO)
     platform = open_project(arguments.project, profile=arguments.profile)
+    _give_way()
+    threading.Thread(target=_keep_flushing, args=(platform.settings,), name="flush", daemon=True).start()
     upkeep = Upkeep(platform)
     collected = time.monotonic()
     while True:
@@ -53,6 +68,21 @@ def main() -> None:
 def _refresh(upkeep: Upkeep) -> None:
     for done in upkeep.run():
         _log.info("%s: %s, %s entities", done.view, done.how, f"{done.state.entities:,}")
+
+
+def _give_way() -> None:
+    os.nice(NICE)
+    # Where Linux groups processes by session, as on desktops, the nice value of the group is what counts among groups.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(f"{NICE}\n")
+
+
+def _keep_flushing(settings: Settings) -> None:
+    """Move predictions into the lake every few seconds, whatever user code does meanwhile in the main thread."""
+    platform = Platform(settings)
+    while True:
+        _try("moving predictions into the lake", lambda: flush(platform))
+        time.sleep(FLUSH_EVERY)
 
 
 def _try(what: str, work: Callable[[], object]) -> None:

@@ -270,10 +270,7 @@ class Featurized:
 
 
 class Featurizer(Protocol):
-    """Turns request rows into raw model inputs; moves with its version.
-
-    A predictor makes one call at a time, though not always from the same thread.
-    """
+    """Turns request rows into raw model inputs; moves with its version. Used by one thread."""
 
     def featurize(self, rows: pa.Table, as_of: datetime | None) -> Featurized:
         """Look features up as of `as_of`; where it is None, as of each row's instant of prediction, else now.
@@ -284,10 +281,18 @@ class Featurizer(Protocol):
 
 
 class Runtime(Protocol):
-    """A loaded estimator. One call at a time, though not always from the same thread."""
+    """What runs a version's model for who waits. Used by one thread."""
 
-    def predict(self, inputs: pa.Table) -> Sequence[float]:
-        """Probability of yes, or the number, a row; never null."""
+    def predict(self, inputs: pa.Table) -> Mapping[str, Column]:
+        """The outputs of raw inputs, by the names of `ServedModel.outputs`, in order.
+
+        Args:
+            inputs: At least one row of the columns of `ServedModel.inputs`, in their types.
+
+        Raises:
+            MillpondError: The model refuses a value or failed; or, of a trained version, an answer is no finite number.
+            Unavailable: Its process has ended.
+        """
         ...
 
 
@@ -295,7 +300,7 @@ class Runtime(Protocol):
 class Prediction:
     """One answered row, as the log gives it back, and a receipt starts from.
 
-    `output` is the first of `outputs`, NaN where that is no number; `outputs` is empty where there is only it.
+    `output` is the first number of `outputs`, NaN where none is one; `outputs` is empty where there is only it.
     """
 
     id: str
@@ -313,6 +318,11 @@ class Prediction:
     events: Mapping[str, int] = field(default_factory=dict)
     synced_at: datetime | None = None
     outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def first_number(outputs: Mapping[str, Any]) -> float:
+    """The first of a row's outputs that is a number; NaN where none is."""
+    return next((float(each) for each in outputs.values() if isinstance(each, (int, float))), float("nan"))
 
 
 class LogRecord(NamedTuple):

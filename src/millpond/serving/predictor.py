@@ -1,19 +1,18 @@
-"""From request rows to durable predictions: featurize, run the estimator, log, answer."""
+"""From request rows to durable predictions, for whoever waits: featurize, run the model, log, answer."""
 
 from __future__ import annotations
 
-import math
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from millpond.core.errors import MillpondError
 from millpond.core.ids import new_id
-from millpond.core.time import now, to_microseconds
+from millpond.core.time import from_microseconds, now, to_microseconds
 from millpond.serving.columns import conform
+from millpond.serving.engine.loaded import thresholded
 from millpond.serving.log.ids import RowIds
 from millpond.serving.ports import (
     OUTPUT,
@@ -25,45 +24,32 @@ from millpond.serving.ports import (
     PredictionSink,
     Runtime,
     ServedModel,
+    first_number,
 )
+from millpond.serving.protocol.signature import signature_of
 from millpond.serving.rows import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from millpond.serving.rows import Column
+
 
 @dataclass(frozen=True)
-class Scored:
-    """Answers for rows, in their order, before they are logged.
+class Predictor:
+    """Answers for one version, as the engine does for those who do not wait. Used by one thread.
 
     Attributes:
-        rows: The request rows, conformed.
-        featurized: The estimator's inputs and what they were read from.
-        ids: A new prediction id a row.
-        outputs: Probability of yes, or the number; finite.
-        answers: `output >= threshold`; None each for regression.
-        scored_at: When the estimator had answered; UTC.
-        latency_ms: Milliseconds that the whole call took, waiting for the model included.
+        served: The version.
+        runtime: Runs its model.
+        featurizer: Makes raw inputs of request rows.
+        log: Where answers are durable.
     """
 
-    rows: pa.Table
-    featurized: Featurized
-    ids: Sequence[str]
-    outputs: tuple[float, ...]
-    answers: tuple[bool | None, ...]
-    scored_at: datetime
-    latency_ms: float
-
-
-class Predictor:
-    """Answers for one version. Safe across threads: calls of featurizer and runtime are made one at a time."""
-
-    def __init__(self, served: ServedModel, runtime: Runtime, featurizer: Featurizer, log: PredictionSink) -> None:
-        self.served = served
-        self._runtime = runtime
-        self._featurizer = featurizer
-        self._log = log
-        self._turn = threading.Lock()
+    served: ServedModel
+    runtime: Runtime
+    featurizer: Featurizer
+    log: PredictionSink
 
     def predict(self, rows: pa.Table, as_of: datetime | None, requested_by: str) -> list[Prediction]:
         """Answer the rows, in order; every answer is durable in the prediction log when this returns.
@@ -78,95 +64,90 @@ class Predictor:
             Unavailable: The answers could not be made durable; nothing was logged.
             MillpondError: The model failed, or answered something that is no finite number.
         """
-        scored = self.score(rows, as_of)
-        self._log.write([self._record(scored, requested_by)])
-        return self._predictions(scored, requested_by)
-
-    def score(self, rows: pa.Table, as_of: datetime | None) -> Scored:
-        """Answer the rows without logging. Same arguments and errors as `predict`."""
         started = time.perf_counter()
-        rows = conform(rows, self.served)
-        with self._turn:
-            featurized = self._featurizer.featurize(rows, as_of)
-            self._check_featurized(featurized, rows)
-            outputs = tuple(self._runtime.predict(featurized.inputs))
-        self._check_outputs(outputs, rows)
-        threshold = self.served.threshold
-        answers = tuple(None if threshold is None else output >= threshold for output in outputs)
-        ids = RowIds(new_id("p"), len(outputs))
-        latency_ms = (time.perf_counter() - started) * 1000
-        return Scored(rows, featurized, ids, outputs, answers, now(), latency_ms)
+        request = conform(rows, self.served)
+        featurized = self.featurizer.featurize(request, as_of)
+        self._check(featurized, request)
+        outputs = self.runtime.predict(featurized.inputs)
+        record = self._record(request, featurized, outputs, requested_by, time.perf_counter() - started)
+        self.log.write([record])
+        return _predictions(record, request, featurized)
 
-    def _check_featurized(self, featurized: Featurized, rows: pa.Table) -> None:
+    def _check(self, featurized: Featurized, request: pa.Table) -> None:
         expected, found = list(self.served.inputs), featurized.inputs.column_names
         counts = {featurized.inputs.num_rows, len(featurized.as_of)}
-        if found != expected or counts != {rows.num_rows}:
+        if found != expected or counts != {request.num_rows}:
+            name = f"version {self.served.version} of model {self.served.model!r}"
             raise MillpondError(
-                f"the features of {self._name} came as {featurized.inputs.num_rows} rows of {found} "
-                f"with {len(featurized.as_of)} instants, expected {rows.num_rows} rows of {expected}",
-                where=self._name,
+                f"the features of {name} came as {featurized.inputs.num_rows} rows of {found} "
+                f"with {len(featurized.as_of)} instants, expected {request.num_rows} rows of {expected}",
+                where=name,
                 hint="train and deploy the model again with the present definitions",
             )
 
-    def _check_outputs(self, outputs: Sequence[float], rows: pa.Table) -> None:
-        if len(outputs) != rows.num_rows:
-            what = f"{self._name} gave {len(outputs)} answers for {rows.num_rows} rows"
-            raise MillpondError(what, where=self._name, hint="look at the estimator's predict method")
-        for row, output in enumerate(outputs):
-            if not math.isfinite(output):
-                raise MillpondError(
-                    f"{self._name} answered {output} in row {row}, which is no finite number",
-                    where=self._name,
-                    hint="look at the inputs of that row; retrain, or roll back to an earlier version",
-                )
-
-    def _record(self, scored: Scored, requested_by: str) -> LogRecord:
-        featurized, served = scored.featurized, self.served
-        synced_at = featurized.synced_at
+    def _record(
+        self,
+        request: pa.Table,
+        featurized: Featurized,
+        outputs: Mapping[str, Column],
+        requested_by: str,
+        seconds: float,
+    ) -> LogRecord:
+        served, synced_at = self.served, featurized.synced_at
         answer = Answer(
             served=served,
             variant="live",
-            ids=scored.ids,
-            outputs={OUTPUT.name: list(scored.outputs)},
-            answers=None if served.threshold is None else [bool(each) for each in scored.answers],
+            ids=RowIds(new_id("p"), request.num_rows),
+            outputs=outputs,
+            answers=thresholded(served, outputs),
             as_of=[to_microseconds(each) for each in featurized.as_of],
             synced_at=None if synced_at is None else to_microseconds(synced_at),
         )
         return LogRecord(
             answer=answer,
-            request=Rows.from_arrow(scored.rows),
-            raw=False,
+            request=Rows.from_arrow(request),
+            raw=signature_of(served).same,
             inputs=Rows.from_arrow(featurized.inputs),
-            predicted_at=to_microseconds(scored.scored_at),
+            predicted_at=to_microseconds(now()),
             requested_by=requested_by,
-            latency_us=round(scored.latency_ms * 1000),
+            latency_us=round(seconds * 1e6),
             snapshots=featurized.snapshots,
             events=featurized.events,
         )
 
-    def _predictions(self, scored: Scored, requested_by: str) -> list[Prediction]:
-        featurized = scored.featurized
-        requests, inputs = scored.rows.to_pylist(), featurized.inputs.to_pylist()
-        return [
+
+def _predictions(record: LogRecord, request: pa.Table, featurized: Featurized) -> list[Prediction]:
+    """The answers of a record, as reading the log would give them."""
+    answer, served = record.answer, record.answer.served
+    requests, inputs = request.to_pylist(), featurized.inputs.to_pylist()
+    found = []
+    for row, id in enumerate(answer.ids):
+        outputs = {name: _plain(column[row]) for name, column in answer.outputs.items()}
+        found.append(
             Prediction(
-                id=scored.ids[row],
-                model=self.served.model,
-                version=self.served.version,
-                predicted_at=scored.scored_at,
+                id=id,
+                model=served.model,
+                version=served.version,
+                predicted_at=from_microseconds(record.predicted_at),
                 as_of=featurized.as_of[row],
-                requested_by=requested_by,
-                output=scored.outputs[row],
-                answer=scored.answers[row],
+                requested_by=record.requested_by,
+                output=first_number(outputs),
+                answer=None if answer.answers is None else answer.answers[row],
                 request=requests[row],
                 inputs=inputs[row],
-                snapshots=featurized.snapshots,
-                events=featurized.events,
+                snapshots=record.snapshots,
+                latency_ms=record.latency_us / 1000,
+                events=record.events,
                 synced_at=featurized.synced_at,
-                latency_ms=scored.latency_ms,
+                outputs={} if served.outputs == (OUTPUT,) else outputs,
             )
-            for row in range(len(scored.ids))
-        ]
+        )
+    return found
 
-    @property
-    def _name(self) -> str:
-        return f"version {self.served.version} of model {self.served.model!r}"
+
+def _plain(value: Any) -> Any:
+    """A value of an output as plain Python, a vector as a list; NaN is None."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(plain, list):
+        return [_plain(each) for each in plain]
+    return None if plain != plain else plain  # noqa: PLR0124

@@ -13,11 +13,12 @@ import pytest
 from mlflow.models import infer_signature
 from sklearn.neighbors import KNeighborsRegressor
 
-from millpond.core.errors import MillpondError
-from millpond.platform import versions
+from millpond.core.errors import MillpondError, NotFound
+from millpond.platform import logged, release, versions
 from millpond.platform.batch import predict_batch
 from millpond.platform.platform import Platform, open_project
-from millpond.platform.receipts import trace
+from millpond.platform.predictions import flush, predict_rows
+from millpond.platform.receipts import find, trace
 from millpond.platform.register import register
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,35 @@ def test_neighbours(platform: Platform, tmp_path: Path) -> None:
     receipt = trace(platform, found["prediction_id"][7].as_py())
     assert {each.name: each.value for each in receipt.inputs} == {"a": 21.0, "b": 13.0}
     assert receipt.request == {"a": 21.0, "b": 13.0}
+
+
+def test_single_rows_are_answered_logged_and_traced(platform: Platform, tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": [1.0, 7.0]})
+    mlflow.pyfunc.save_model(
+        tmp_path / "m",
+        python_model=mixed(),
+        signature=infer_signature(rows, mixed().predict(None, rows)),
+        input_example=rows,
+        pip_requirements=["pandas"],
+    )
+    register(platform, str(tmp_path / "m"), "kinds")
+    with pytest.raises(NotFound, match="No version of model 'kinds' serves") as none:
+        predict_rows(platform, "kinds", [{"a": 1}])
+    assert none.value.hint == "deploy one: millpond deploy kinds 1"
+    release.promote(platform, "kinds", 1, why="try it")
+    first, second = predict_rows(platform, "kinds", [{"a": "1"}, {"a": 7.5}])
+    assert dict(first.outputs) == {"twice": 2.0, "floor": 1, "version": None, "as_of": False, "model": 0.5}
+    assert dict(second.outputs) == {"twice": 15.0, "floor": 7, "version": "n8", "as_of": True, "model": 3.75}
+    assert (first.output, first.answer) == (2.0, None)
+    assert find(platform, first.id) == (first, True)
+    assert flush(platform) == 2
+    assert find(platform, second.id) == (second, True)
+    assert {each.name: each.value for each in trace(platform, second.id).inputs} == {"a": 7.5}
+    with pytest.raises(MillpondError, match="seventeen"):
+        predict_rows(platform, "kinds", [{"a": 17}])
+    lines = logged.newest(platform, "kinds", 10)
+    assert {each.id: each.outputs for each in lines} == {each.id: each.outputs for each in (first, second)}
+    assert trace(platform, first.id).outputs == first.outputs
 
 
 def test_outputs_of_every_kind(platform: Platform, tmp_path: Path) -> None:

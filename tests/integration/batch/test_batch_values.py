@@ -14,7 +14,7 @@ from millpond.core.errors import Conflict, DataError, MillpondError, NotFound, R
 from millpond.platform import batch_jobs, versions
 from millpond.platform.batch import predict_batch
 from millpond.platform.platform import Platform
-from millpond.platform.predictions import load_predictor, records_to_arrow
+from millpond.platform.predictions import open_predictor, records_to_arrow
 from millpond.platform.receipts import trace
 
 pytestmark = pytest.mark.slow
@@ -33,8 +33,7 @@ def ask_each(platform: Platform, together: int, chosen: range) -> list[Any]:
     """What serving's code answers to rows of `asks`, so many at a time."""
     version = versions.require_champion(platform, "returned")
     made: list[Any] = []
-    with platform.engine() as engine:
-        predictor = load_predictor(platform, version, NoLog(), engine)
+    with platform.engine() as engine, open_predictor(platform, version, NoLog()) as predictor:
         wanted = [column.name for column in predictor.served.columns]
         listed = ", ".join(wanted)
         source = engine.scan(platform.lake.snapshot("asks"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -105,7 +106,8 @@ class Adding:
         self.unloaded.add(model)
 
     def traffic(self) -> dict[str, int]:
-        return {"asked": self.asked, "gone": self.gone + sum(each.gone() for each in self.waiting)}
+        garbage = 0 if gc.isenabled() else gc.collect()
+        return {"asked": self.asked, "gone": self.gone + sum(each.gone() for each in self.waiting), "garbage": garbage}
 
 
 class FromFile:
@@ -152,7 +154,10 @@ if __name__ == "__main__":
     parser.add_argument("--http", type=int)
     parser.add_argument("--port", type=int)
     parser.add_argument("--grace", type=float, default=5.0)
+    parser.add_argument("--count-garbage", action="store_true")
     given = parser.parse_args()
+    if given.count_garbage:
+        gc.disable()
     listener = None
     if given.http is not None:
         listener = socket.socket(fileno=given.http)

@@ -432,3 +432,15 @@ class TestDrain:
             server.process.terminate()
             assert server.process.wait(5) == 0
             assert 0.4 < time.monotonic() - began < 2
+
+
+def test_requests_leave_nothing_to_the_garbage_collector(start: Any, infer_body: Body) -> None:
+    server = start("--count-garbage")
+    with server.client() as client:
+        for times in (2, 50):  # the first time for what is made once
+            for number in range(times):
+                assert client.post("/v2/models/sum/infer", content=infer_body(number)).is_success
+                assert client.post("/v2/models/later/infer", content=infer_body(0.0)).is_success
+                assert client.post("/v2/models/broken/infer", content=infer_body(number)).status_code == 500
+            garbage = client.get("/internal/traffic").json()["garbage"]
+    assert garbage < 50

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from millpond.core.errors import NotFound
-from millpond.platform import logged
+from millpond.platform import logged, versions
+from millpond.platform.deployments import publish
+from millpond.platform.log_policies import take_over
+from millpond.platform.model_pages import version_page
 from millpond.platform.plan import plan
 from millpond.platform.platform import Platform
 from millpond.platform.predictions import flush, predict_rows
@@ -15,6 +18,8 @@ from millpond.platform.receipts import trace
 from millpond.platform.skew import measure_skew
 from millpond.platform.train import train
 from millpond.serving.log.ids import is_sampled
+from millpond.serving.ports import LogPolicy
+from millpond.serving.routing import Routing
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +72,45 @@ def test_a_share_is_logged_and_what_is_redacted_says_so(shop: Platform, orders_t
     with pytest.raises(NotFound, match="no prediction") as refused:
         trace(shop, missing.id)
     assert "50.000% of its requests" in refused.value.hint
+
+
+def test_a_change_of_the_policy_holds_for_versions_that_serve(shop: Platform) -> None:
+    train(shop, "plain")
+    [before] = predict_rows(shop, "plain", [{"amount": 1.5, "ordered_at": "2024-01-01T00:00:00Z"}])
+    first = publish(shop)
+    definitions = shop.settings.root / "definitions.py"
+    text = definitions.read_text()
+    plain = 'inputs=["amount"],\n                 estimator="linear"'
+    assert plain in text
+    definitions.write_text(text.replace(plain, f'{plain}, log=mp.PredictionLog(redact=["amount"])'))
+    shop = Platform(shop.settings, user="bob")
+    version = versions.require_champion(shop, "plain")
+    assert versions.served_model(shop, version).logging == LogPolicy(), "nothing has taken it over"
+    take_over(shop, ["plain", "nothing"])
+    take_over(shop, ["plain"])
+    assert versions.served_model(shop, version).logging == LogPolicy(1.0, ("amount",))
+    [entry] = [each for each in shop.access.audit.entries() if each.action == "change log policy"]
+    assert (entry.who, entry.object) == ("bob", "plain")
+    assert entry.details["redact"] == ["amount"]
+    assert shop.access.audit.verify().intact
+    assert publish(shop) == first + 1
+    routed = Routing(shop.settings.serving).current().versions["plain", version.number]
+    assert routed.served.logging.redact == ("amount",)
+    page = version_page(shop, "plain", version.number)
+    assert page.log == "all requests, without amount"
+    assert page.log_since is not None
+
+    [after] = predict_rows(shop, "plain", [{"amount": 2.5, "ordered_at": "2024-01-01T00:00:00Z"}])
+    flush(shop)
+    kept, hidden = trace(shop, before.id), trace(shop, after.id)
+    assert (kept.redacted, kept.request["amount"]) == ((), 1.5)
+    assert hidden.redacted == ("amount",)
+    assert [(each.name, each.value) for each in hidden.inputs] == [("amount", None)]
+
+    definitions.write_text(text)
+    shop = Platform(shop.settings, user="ann")
+    take_over(shop, ["plain"])
+    [again] = predict_rows(shop, "plain", [{"amount": 3.5, "ordered_at": "2024-01-01T00:00:00Z"}])
+    assert trace(shop, again.id).request["amount"] == 3.5
+    assert trace(shop, after.id).redacted == ("amount",)
+    assert version_page(shop, "plain", version.number).log == "all requests"

@@ -1,13 +1,15 @@
 """Looked up within the event loop, features are what the lake's featurizer computes; else they are not told at all."""
 
+import json
 import random
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 
 import pytest
 
 from millpond.core.time import from_microseconds, to_microseconds
-from millpond.lake.current import CurrentSnapshots
 from millpond.platform.bundles import describe_features, inline_views
 from millpond.platform.events import land_or_wait, push
 from millpond.platform.featurizer_host import handler, open_featurizer
@@ -18,6 +20,7 @@ from millpond.platform.tables import ingest_declared
 from millpond.platform.versions import LoadedVersion, request_columns
 from millpond.serving.engine.ports import AS_OF
 from millpond.serving.ports import ServedModel
+from millpond.serving.routing import served_to_json
 from millpond.serving.rows import Rows
 
 DEFINITIONS = """
@@ -72,7 +75,7 @@ def _loaded(platform):
 @pytest.fixture
 def inline(project):
     loaded = _loaded(project)
-    watch = TableWatch(lambda: CurrentSnapshots(project.lake), project.online)
+    watch = TableWatch(project.lineage, project.online)
     described = describe_features(project, loaded)
     assert described["inline"]
     features = InlineFeatures(loaded.served, inline_views(described), project.online, watch)
@@ -135,6 +138,40 @@ def test_what_is_not_exactly_there_is_left_to_the_featurizer_process(project, in
     while inline.look_up(rows, None) is not None:
         assert time.monotonic() < deadline, "a table that was written again is not noticed"
         time.sleep(0.05)
+
+
+SERVING = """
+import json, sys, time
+from millpond.server import worker  # what a serving process begins with
+from millpond.platform.bundles import inline_views
+from millpond.platform.inline_features import InlineFeatures, TableWatch
+from millpond.serving.routing import served_from_json
+from millpond.serving.rows import Rows
+
+told = json.loads(sys.argv[2])
+platform = worker.open_project(sys.argv[1])
+watch = TableWatch(platform.lineage, platform.online)
+features = InlineFeatures(served_from_json(told["served"]), inline_views(told["features"]), platform.online, watch)
+rows = Rows.of({"origin": ["JFK"], "town": ["NY"], "rank": [1.0]})
+until = time.monotonic() + 20
+while (found := features.look_up(rows, None)) is None and time.monotonic() < until:
+    time.sleep(0.02)
+watch.close()
+print(json.dumps({"found": found is not None, "loaded": sorted({each.partition(".")[0] for each in sys.modules})}))
+"""
+
+
+@pytest.mark.slow
+def test_looking_features_up_loads_no_heavy_library(project):
+    loaded = _loaded(project)
+    told = {"served": served_to_json(loaded.served), "features": describe_features(project, loaded)}
+    command = [sys.executable, "-c", SERVING, str(project.settings.root), json.dumps(told)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    said = json.loads(done.stdout)
+    assert said["found"], done.stderr
+    assert "lmdb" in said["loaded"]
+    heavy = {"pyiceberg", "pyarrow", "pandas", "sqlalchemy", "mlflow", "duckdb", "sklearn", "scipy", "lightgbm"}
+    assert not heavy & set(said["loaded"])
 
 
 @pytest.mark.slow

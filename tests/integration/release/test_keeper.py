@@ -14,7 +14,7 @@ from millpond.core.errors import MillpondError
 from millpond.definitions.release import Release, live_metric, max_difference, max_errors, max_latency
 from millpond.platform import release
 from millpond.platform.platform import Platform, open_project
-from millpond.platform.predictions import load_predictor
+from millpond.platform.predictions import open_predictor
 from millpond.platform.release_keeper import KEEPER, ReleaseKeeper
 from millpond.serving.log.spool import PredictionLog
 from millpond.serving.routing import Routing
@@ -177,9 +177,8 @@ def test_a_metric_is_judged_when_labels_come(shop):
     assert newest(shop).findings[0]["said"] == "0 of 20 labels are known"
     shop.lake.overwrite("orders", orders(known_from=50))
     log = PredictionLog(shop.settings.spool)
-    with shop.engine() as engine:
-        for number in (1, 3):
-            predictor = load_predictor(shop, shop.store.version("plain", number), log, engine)
+    for number in (1, 3):
+        with open_predictor(shop, shop.store.version("plain", number), log) as predictor:
             predictor.predict(orders(0).select([column.name for column in predictor.served.columns]), None, "ann")
     log.close()
     ReleaseKeeper(open_project(shop.settings.root), gateways.fetch).tick()

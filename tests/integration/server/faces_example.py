@@ -231,7 +231,7 @@ class ExamplePlatform:
     def predictions(self, model: str | None = None, limit: int = 50) -> list[m.PredictionLine]:
         newest = sorted(self.receipts.values(), key=lambda r: r.predicted_at, reverse=True)
         return [
-            m.PredictionLine(r.id, r.model, r.version, r.predicted_at, r.requested_by, r.output, r.answer)
+            m.PredictionLine(r.id, r.model, r.version, r.predicted_at, r.requested_by, r.answer, r.output, r.outputs)
             for r in newest
             if model in (None, r.model)
         ][:limit]

@@ -33,6 +33,15 @@ def test_a_request_arrives_as_it_was_sent(client: httpx.Client) -> None:
     assert client.head("/v2/models").status_code == 200
 
 
+def test_predictions_of_the_other_face_are_the_same_requests(client: httpx.Client) -> None:
+    seen = client.post("/api/v1/models/late%20arrival/predict?x=1", content=b"12345").json()
+    assert (seen["path"], seen["query"]) == ("/v2/models/late%20arrival/predict", "x=1")
+    assert (seen["size"], seen["headers"]["x-millpond-user"]) == (5, "admin")
+    assert client.get("/api/v1/models/late_arrival/predict").status_code == 405
+    large = client.post("/api/v1/models/late_arrival/predict", content=bytes(5 << 20)).json()
+    assert large["size"] == 5 << 20
+
+
 def test_who_asks_cannot_be_made_up(client: httpx.Client, running: Any) -> None:
     headers = [
         ("X-Millpond-User", "root"),
@@ -146,18 +155,16 @@ def test_many_at_once(running: Any) -> None:
     assert set(asyncio.run(ask())) == {0}
 
 
-def test_a_worker_that_is_killed_is_missed_politely_and_comes_back(
-    client: httpx.Client, running: Any, wait_until: Callable[..., None]
-) -> None:
+def test_a_worker_that_is_killed_is_missed_politely_and_comes_back(client: httpx.Client, running: Any) -> None:
     before = client.get("/api/v1/status").json()["children"][0]
     os.kill(before["pid"], signal.SIGKILL)
-    answer = client.post("/v2/models/late_arrival/infer", content=b"{}")
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"]
-    assert "try again" in answer.json()["error"]
+    hurried = client.post("/v2/models/late_arrival/infer", content=b"{}", headers={"x-request-timeout": "0.001"})
+    assert hurried.status_code == 503
+    assert hurried.headers["retry-after"]
+    assert "try again" in hurried.json()["error"]
     assert client.get("/healthz").json()["serving"] == "starting"
     assert client.get("/v2/health/ready").status_code == 503
-    wait_until(lambda: client.post("/v2/models/late_arrival/infer", content=b"{}").status_code == 200)
+    assert client.post("/v2/models/late_arrival/infer", content=b"12345").json()["size"] == 5
     after = client.get("/api/v1/status").json()["children"][0]
     assert (after["restarts"], after["exit_code"]) == (before["restarts"] + 1, -9)
     assert after["pid"] != before["pid"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,3 +185,14 @@ def test_the_overview_asks_again_while_a_deployment_starts(faces: Any) -> None:
     piece = browser.get("/", headers={"hx-request": "true"}).text
     assert piece.lstrip().startswith('<div id="walk"')
     assert "<html" not in piece
+
+
+def test_all_outputs_of_a_registered_model_are_shown(faces: Any) -> None:
+    [made] = faces.platform.predict("late_arrival", [{"origin": "JFK"}], None, "ann")
+    id = made.prediction_id
+    outputs = {"price": 12.5, "label": "<b>", "parts": [0.5, None]}
+    faces.platform.receipts[id] = replace(faces.platform.receipts[id], task="other", answer=None, outputs=outputs)
+    for path in ("/predictions", f"/predictions/{id}"):
+        text = faces.browser().get(path).text
+        for shown in ("price</span>", "12.5</span>", "label</span> &lt;b&gt;", "[0.5, null]"):
+            assert shown in text, (path, shown)

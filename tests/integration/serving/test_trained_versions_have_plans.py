@@ -6,16 +6,17 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import mlflow.sklearn
 import pyarrow as pa
 import pytest
 
-from millpond.platform import versions
 from millpond.platform.model_pages import version_page
 from millpond.platform.platform import open_project
 from millpond.platform.tiers import PLAN, tier_of
 from millpond.platform.train import train
 from millpond.serving.plans.store import load_plan
 from millpond.serving.rows import Rows
+from millpond.training.frame import to_frame
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +69,8 @@ def test_default_recipes_are_compiled_and_others_say_why(tmp_path: Path) -> None
         assert tier.largest_difference <= (0.0 if name == "trees" else 1e-12)
         plan = load_plan(platform.store.directory(version) / "millpond" / PLAN)
         asked = rows.select(list(plan.inputs))
-        expected = versions.runtime(versions.load(platform, version)).predict(asked)
+        estimator = mlflow.sklearn.load_model(str(platform.store.directory(version)))
+        expected = estimator.predict_proba(to_frame(asked, plan.inputs))[:, 1]
         assert plan.scores(plan.encode(Rows.from_arrow(asked))).tolist() == pytest.approx(list(expected), rel=1e-12)
         assert plan.explain(Rows.from_arrow(asked)).contributions.shape == (600, 4)
         assert version_page(platform, name, version.number).tier == tier

@@ -18,6 +18,7 @@ from millpond.serving.ports import InferRequest, RequestColumn, ServedModel
 from millpond.serving.protocol import Tensor, encode_raw, parse_infer, raw_bytes, read_raw, request_of
 from millpond.serving.protocol.datatypes import DATATYPES, FLOATS, INTEGERS
 from millpond.serving.protocol.documents import load_json, parse_document
+from millpond.serving.protocol.matrices import quick_matrix
 from millpond.serving.protocol.quick import quick_request, quick_row
 from millpond.serving.protocol.requests import request_of_json
 from millpond.serving.protocol.signature import signature_of
@@ -152,7 +153,16 @@ def bodies(draw: st.DrawFn) -> tuple[ServedModel, bytes]:
     if draw(st.integers(0, 3)) == 0:
         document["outputs"] = draw(
             st.sampled_from(
-                ([{"name": "prediction_id"}], [{"name": "as_of", "parameters": {"binary_data": True}}], [], [{}], 3)
+                (
+                    [{"name": "prediction_id"}],
+                    [{"name": "as_of", "parameters": {"binary_data": True}}],
+                    [],
+                    [{}],
+                    3,
+                    0,
+                    "",
+                    {},
+                )
             )
         )
     if draw(st.integers(0, 3)) == 0:
@@ -182,7 +192,9 @@ def test_every_way_comes_to_the_same(case: tuple[ServedModel, bytes]) -> None:
         assert outcome(lambda: parse_infer(body, served, max_rows=40)) == expected
     document = orjson.loads(body)
     before = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
-    quick = quick_request(document, body, signature_of(served), 40)
+    matrix = quick_matrix(body, signature_of(served), 40)
+    assert matrix is None or plain(matrix) == expected
+    quick = quick_request(document, signature_of(served))
     if quick is not None:
         assert plain(quick) == expected
     elif isinstance(document["inputs"], list):
@@ -201,7 +213,7 @@ def test_matrices_go_the_short_way(count: int, datatype: str, nested: bool) -> N
     rows = [[number() for _ in range(3)] for _ in range(count)]
     data = rows if nested else [value for row in rows for value in row]
     body = json.dumps({"inputs": [{"name": "x", "shape": [count, 3], "datatype": datatype, "data": data}]}).encode()
-    found = quick_request(orjson.loads(body), body, signature_of(NUMBERS), 1000)
+    found = quick_matrix(body, signature_of(NUMBERS), 1000)
     assert found is not None
     assert plain(found) == plain(exact(body, NUMBERS, 1000))
 
@@ -227,7 +239,7 @@ def test_single_rows_go_the_short_way() -> None:
     alone = [{"name": "c", "shape": [1, 1], "datatype": "FP64", "data": [1.5]}]
     for served, inputs in ((MIXED, tensors), (NUMBERS, raw), (NUMBERS, raw[:2]), (WHOLE, key), (NUMBERS, alone)):
         body = json.dumps({"inputs": inputs, "id": "x", "parameters": {"routing_key": "k"}}).encode()
-        found = quick_request(orjson.loads(body), body, signature_of(served), 10)
+        found = quick_request(orjson.loads(body), signature_of(served))
         assert found is not None
         assert plain(found) == plain(exact(body, served))
 

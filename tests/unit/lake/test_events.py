@@ -14,11 +14,11 @@ from millpond.lake.events import (
     empty_events,
     land,
     newest_of_key,
-    only_landed_since,
     pushed_table,
     with_pushed,
 )
 from millpond.lake.ingest import ingest
+from millpond.lake.lineage import Lineage
 from millpond.lake.ports import Column
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -133,12 +133,18 @@ def test_landing_twice_is_landing_once_and_keeps_the_table_up_to_date(lake, read
     assert landed.properties["source"] == "abc"
     assert landed.properties["events"] == "1-3"
     again = land(lake, table, pa.table({"id": [4], "size": [4]}), "4-4")
-    assert only_landed_since(lake, again, first.id)
-    assert only_landed_since(lake, again, landed.id)
-    assert not only_landed_since(lake, again, 12345)
+    lineage = Lineage(lake.root)
+    assert lineage.only_landed_since("orders", first.id)
+    assert lineage.only_landed_since("orders", landed.id)
+    assert lineage.only_landed_since("orders", again.id)
+    assert not lineage.only_landed_since("orders", 12345)
     later = lake.append("orders", pa.table({"id": [9], "size": [9]}))
-    assert not only_landed_since(lake, later, first.id)
-    assert not only_landed_since(lake, land(lake, table, rows, "5-7"), again.id)
+    assert not lineage.only_landed_since("orders", first.id)
+    assert lineage.only_landed_since("orders", later.id)
+    last = land(lake, table, rows, "5-7")
+    assert not lineage.only_landed_since("orders", again.id)
+    assert lineage.only_landed_since("orders", later.id)
+    assert lineage.only_landed_since("orders", last.id)
 
 
 def test_a_table_that_is_overwritten_keeps_its_pushed_rows(lake, engine):

@@ -109,9 +109,13 @@ def test_metrics_of_several_workers_say_each_family_once() -> None:
 
 
 def test_importing_the_wire_loads_no_heavy_library() -> None:
-    heavy = ("pyarrow", "pandas", "sklearn", "mlflow", "duckdb", "lightgbm", "starlette", "sqlalchemy")
+    heavy = ("pyarrow", "pandas", "sklearn", "scipy", "mlflow", "duckdb", "lightgbm", "pyiceberg", "sqlalchemy")
+    heavy += ("starlette", "narwhals")
     modules = "millpond.server.http.server, millpond.server.http.routes, millpond.server.http.doors, "
-    modules += "millpond.serving.batch, millpond.serving.log.spool, millpond.serving.runtime"
+    modules += (
+        "millpond.serving.batch, millpond.serving.log.spool, millpond.serving.predictor, millpond.server.worker, "
+    )
+    modules += "millpond.serving.plans.store, millpond.lake.lineage, millpond.features.online.lmdb"
     program = f"import sys, {modules}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

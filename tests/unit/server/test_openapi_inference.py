@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from millpond.serving.ports import Answer, Explanation, ModelState, OutputWanted
 from millpond.serving.protocol import (
     error_body,
     format_infer,
+    format_records,
     model_metadata,
     parse_infer,
+    parse_records,
     repository_index,
     server_metadata,
 )
@@ -46,7 +49,7 @@ def test_the_document_is_openapi() -> None:
     schema = schemathesis.openapi.from_dict(DOCUMENT)
     schema.validate()
     operations = [each.ok() for each in schema.get_all_operations()]
-    assert len(operations) == sum(len(methods) for methods in openapi_paths().values()) == 12
+    assert len(operations) == sum(len(methods) for methods in openapi_paths().values()) == 14
     names = [each.definition.raw["operationId"] for each in operations]
     assert len(set(names)) == len(names)
 
@@ -69,6 +72,20 @@ def test_what_we_write_is_what_is_described(binary: bool) -> None:
     answer = Answer(SERVED, "live", ["a", "b"], {"output": [0.1, 0.9]}, [False, True], [0, 1], None, explanation)
     response = json.loads(format_infer(request._replace(outputs=wanted), answer)[0])
     assert validator("InferResponse").is_valid(response)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "other"])
+def test_records_are_as_described(task: str) -> None:
+    content = b'{"id":"r","as_of":null,"explain":true,"routing_key":"k","rows":[{"a":1.5},{"b":null}]}'
+    assert validator("RecordsRequest").is_valid(json.loads(content))
+    assert not validator("RecordsRequest").is_valid({"rows": []})
+    assert not validator("RecordsRequest").is_valid({"rows": [{"a": 1}], "asof": None})
+    served = replace(SERVED, task=task, threshold=0.5 if task == "classification" else None)
+    request = parse_records(content, served)
+    explanation = Explanation(0.5, np.ones((2, 2)), "log-odds")
+    answers = [False, True] if task == "classification" else None
+    answer = Answer(served, "live", ["a", "b"], {"output": [0.1, 0.9]}, answers, [0, 1], None, explanation)
+    assert validator("RecordsResponse").is_valid(json.loads(format_records(request, answer)))
 
 
 def test_documents_are_as_described() -> None:

@@ -95,8 +95,8 @@ class FromRequest:
 class Share:
     """A runtime whose probability is the distance as a share of 1,000 miles."""
 
-    def predict(self, inputs: pa.Table) -> list[float]:
-        return [(value or 0.0) / 1000 for value in inputs.column("distance").to_pylist()]
+    def predict(self, inputs: pa.Table) -> dict[str, Any]:
+        return {"output": [(value or 0.0) / 1000 for value in inputs.column("distance").to_pylist()]}
 
 
 @pytest.fixture

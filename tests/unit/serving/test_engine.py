@@ -1,6 +1,7 @@
 """Questions are answered by the version that the deployment says, logged before they are told, and counted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from millpond.serving.engine.engine import MOST_MIRRORED, Deployed, Engine
 from millpond.serving.engine.loaded import Loaded
 from millpond.serving.engine.ports import AS_OF, Featured
 from millpond.serving.lanes.ports import Reply
-from millpond.serving.ports import InferRequest, ModelState, Question, RequestColumn, ServedModel
+from millpond.serving.ports import InferRequest, LogPolicy, ModelState, Question, RequestColumn, ServedModel
 from millpond.serving.rows import Rows
 from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.statistics import Statistics
@@ -353,3 +354,13 @@ def test_a_native_version_cannot_explain(bench: Bench) -> None:
     bench.ask(explain=True)
     native.calls[0][1](Reply(Rows.of({"output": [0.75]}), {}))
     assert isinstance(bench.told[0][1], RequestError)
+
+
+def test_what_is_logged_changes_while_a_version_serves(bench: Bench) -> None:
+    loaded = Loaded(served(), plan=Weights())
+    bench.deploy(Deployment("m", 1), loaded)
+    bench.ask()
+    bench.deploy(Deployment("m", 1), loaded.serving(replace(served(), logging=LogPolicy(0.5, ("a",)))))
+    bench.ask()
+    assert [each.answer.served.logging.redact for each in bench.log.records] == [(), ("a",)]
+    assert loaded.served.logging == LogPolicy()

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -23,8 +21,8 @@ class Constant:
     def __init__(self, *outputs: float) -> None:
         self.outputs = outputs
 
-    def predict(self, inputs: pa.Table) -> tuple[float, ...]:
-        return self.outputs
+    def predict(self, inputs: pa.Table) -> dict[str, Any]:
+        return {"output": list(self.outputs)}
 
 
 def test_every_answer_is_in_the_log(predictor: Predictor, rows: pa.Table, spool: Path) -> None:
@@ -51,8 +49,8 @@ def test_every_answer_is_in_the_log(predictor: Predictor, rows: pa.Table, spool:
 
 
 def test_a_probability_at_the_threshold_is_yes(make_predictor: Any, served: ServedModel, rows: pa.Table) -> None:
-    answers = make_predictor(served, runtime=Constant(0.5, 0.4999999999999999)).score(rows, None).answers
-    assert answers == (True, False)
+    made = make_predictor(served, runtime=Constant(0.5, 0.4999999999999999)).predict(rows, None, "ann")
+    assert [each.answer for each in made] == [True, False]
 
 
 def test_regression_has_no_answer(make_predictor: Any, make_served: Any, rows: pa.Table) -> None:
@@ -60,29 +58,14 @@ def test_regression_has_no_answer(make_predictor: Any, make_served: Any, rows: p
     assert first.answer is None
 
 
-def test_scoring_does_not_log(predictor: Predictor, rows: pa.Table, spool: Path) -> None:
-    assert predictor.score(rows, None).outputs == (0.1875, 0.7)
-    assert not spool.exists()
-
-
-@pytest.mark.parametrize("outputs", [(0.5, float("nan")), (0.5, float("inf")), (0.5,)])
-def test_answers_that_are_none(
-    make_predictor: Any, served: ServedModel, rows: pa.Table, spool: Path, outputs: tuple[float, ...]
-) -> None:
-    with pytest.raises(MillpondError, match="version 3 of model 'late_arrival'") as caught:
-        make_predictor(served, runtime=Constant(*outputs)).predict(rows, None, "ann")
-    assert not isinstance(caught.value, RequestError)
-    assert not spool.exists()
-
-
 def test_features_that_are_not_the_models(make_predictor: Any, make_served: Any, rows: pa.Table) -> None:
     import dataclasses
 
     featurizer_of_another = make_served()
     served = dataclasses.replace(featurizer_of_another, inputs={"distance": "float64"})
-    from_request = make_predictor(featurizer_of_another)._featurizer
+    from_request = make_predictor(featurizer_of_another).featurizer
     with pytest.raises(MillpondError, match="expected 2 rows of"):
-        make_predictor(served, featurizer=from_request).score(rows, None)
+        make_predictor(served, featurizer=from_request).predict(rows, None, "ann")
 
 
 def test_what_cannot_be_logged_is_not_answered(
@@ -91,28 +74,6 @@ def test_what_cannot_be_logged_is_not_answered(
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="prediction log"):
         make_predictor(served, log=PredictionLog(tmp_path / "file")).predict(rows, None, "ann")
-
-
-def test_the_model_is_called_by_one_thread_at_a_time(make_predictor: Any, served: ServedModel, rows: pa.Table) -> None:
-    class Alone:
-        inside = 0
-        most = 0
-
-        def predict(self, inputs: pa.Table) -> list[float]:
-            self.inside += 1
-            self.most = max(self.most, self.inside)
-            time.sleep(0.002)
-            self.inside -= 1
-            return [0.5] * inputs.num_rows
-
-    runtime = Alone()
-    predictor = make_predictor(served, runtime=runtime)
-    threads = [threading.Thread(target=predictor.predict, args=(rows, None, "ann")) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert runtime.most == 1
 
 
 class TestConform:

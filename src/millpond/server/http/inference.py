@@ -142,6 +142,9 @@ class Inference:
 
     def _finish(self) -> None:
         self._finished = True
+        self._exchange.expire = (
+            None  # it leads back here: without it, a request leaves nothing for the garbage collector
+        )
         self._metrics.waiting -= 1
         if self._timer is not None:
             self._timer.cancel()

@@ -24,7 +24,7 @@ from millpond.core.ids import new_id
 from millpond.core.names import did_you_mean
 from millpond.serving.engine.loaded import Loaded, thresholded
 from millpond.serving.engine.ports import Featured, Log
-from millpond.serving.ports import Answer, InferRequest, LogRecord, ModelState, Question, ServedModel
+from millpond.serving.ports import Answer, Explanation, InferRequest, LogRecord, ModelState, Question, ServedModel
 from millpond.serving.rows import Column
 from millpond.serving.traffic.deployment import CANARY, LIVE, SHADOW, Deployment
 from millpond.serving.traffic.statistics import Statistics
@@ -295,13 +295,23 @@ class _Asked:
         if isinstance(outputs, Exception) or featured is None:
             self._refuse(outputs if isinstance(outputs, Exception) else Unavailable("there are no features"))
             return
-        loaded, request, question = self._loaded, self._request, self._question
-        served = loaded.served
-        try:
-            explanation = loaded.explain(featured) if request.explain else None
-        except Exception as error:
-            self._refuse(error)
+        if not self._request.explain:
+            self._answer(featured, outputs, None)
             return
+        question = self._question
+
+        def explained(found: Explanation | Exception) -> None:
+            if isinstance(found, Exception):
+                self._refuse(found)
+            else:
+                self._answer(featured, outputs, found)
+
+        self._loaded.explain(featured, explained, question.deadline, question.gone)
+
+    def _answer(self, featured: Featured, outputs: Mapping[str, Column], explanation: Explanation | None) -> None:
+        """Log an answer; who asked is told when that is done."""
+        request, question = self._request, self._question
+        served = self._loaded.served
         answer = Answer(
             served,
             self._variant,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from millpond.core.errors import MillpondError, RequestError, Unavailable
+from millpond.serving.engine.explaining import Explained, Explainer
 from millpond.serving.engine.ports import AS_OF, Featured, InlineFeatures, Plan, Process
 from millpond.serving.lanes.ports import Reply
 from millpond.serving.ports import OUTPUT, Explanation, InferRequest, ServedModel
@@ -29,6 +31,7 @@ class Loaded:
         native: The process of its estimator; None where `plan` answers.
         features: Looks features up in this process; None where there are none, or only `featurizer` knows them.
         featurizer: The process that makes raw inputs of request rows; None where request rows are raw inputs.
+        explainer: Makes the plan's explanations beside the loop; None where there are none.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class Loaded:
         native: Process | None = None,
         features: InlineFeatures | None = None,
         featurizer: Process | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
         self.served = served
         self.plan = plan
         self.native = native
         self._features = features
         self.featurizer = featurizer
+        self._explainer = explainer
         self._plain = served.outputs == (OUTPUT,)
 
     @cached_property
@@ -61,6 +66,12 @@ class Loaded:
         """What requests for it look like; versions with equal ones read a request alike."""
         served = self.served
         return served.columns, tuple(served.inputs.items()), served.at, served.matrix, served.outputs, served.task
+
+    def serving(self, served: ServedModel) -> Loaded:
+        """The same version and parts, told otherwise, as what of its answers is logged."""
+        other = copy(self)
+        other.served = served
+        return other
 
     def score(
         self,
@@ -80,19 +91,27 @@ class Loaded:
         else:
             self._featurize(request, then, deadline, gone)
 
-    def explain(self, featured: Featured) -> Explanation:
-        """Contributions of the raw inputs.
+    def explain(self, featured: Featured, then: Explained, deadline: float | None, gone: Callable[[], bool]) -> None:
+        """Tell the contributions of the raw inputs, or why there are none; `then` is called once, mostly later.
 
-        Raises:
+        Errors given to `then`:
             RequestError: The version cannot tell them.
+            Overloaded, DeadlineExceeded, Unavailable, MillpondError: As `Explainer.explain`.
         """
-        if self.plan is None:
-            raise RequestError(
-                f"{self.name} cannot explain its answers",
-                where=f"model {self.served.model!r}, parameters.explain",
-                hint="only compiled versions do; the version's page says why this one is not compiled",
+        if self.plan is None or self._explainer is None:
+            then(
+                RequestError(
+                    f"{self.name} cannot explain its answers",
+                    where=f"model {self.served.model!r}, parameters.explain",
+                    hint="only compiled versions do; the version's page says why this one is not compiled",
+                )
             )
-        return self.plan.explain(featured.inputs)
+            return
+
+        def explained(found: Explanation | Exception) -> None:
+            then(self._failed(found) if isinstance(found, Exception) else found)
+
+        self._explainer.explain(self.plan, featured.inputs, explained, deadline=deadline, gone=gone)
 
     def _featurize(self, request: InferRequest, then: Scored, deadline: float | None, gone: Callable[[], bool]) -> None:
         if self.featurizer is None:
@@ -122,8 +141,6 @@ class Loaded:
         try:
             outputs = self.plan.predict(featured.inputs)
             self._check(outputs, featured.inputs.count)
-        except MillpondError as error:
-            then(featured, error)
         except Exception as error:
             then(featured, self._failed(error))
         else:
@@ -149,6 +166,8 @@ class Loaded:
         self.native.submit(featured.inputs, answered, deadline=deadline, gone=gone)
 
     def _failed(self, error: Exception) -> MillpondError:
+        if isinstance(error, MillpondError):
+            return error
         failed = MillpondError(
             f"{self.name} failed: {type(error).__name__}: {error}",
             where=self.name,

@@ -47,7 +47,7 @@ class Plan(Protocol):
         ...
 
     def explain(self, rows: Rows) -> Explanation:
-        """Contributions of the raw inputs."""
+        """Contributions of the raw inputs. Called in any thread, while others do all else with the plan."""
         ...
 
 

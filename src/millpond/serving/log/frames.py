@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _CODES = {name: code for code, name in enumerate(VARIANTS)}
 _SHADOW = _CODES["shadow"]
+_Part: TypeAlias = bytes | memoryview
 _CRC = struct.Struct("<I")
 _NAN = float("nan")
 _NULLS: dict[str, Any] = {"float64": _NAN, "int64": 0, "instant": 0, "bool": 2}
@@ -291,8 +292,8 @@ def _encode(record: LogRecord, signature: _Signature, provenance: int, user: int
     ids = answer.ids
     flags = BASED if isinstance(ids, RowIds) and rows > 1 else 0
     strings: list[str | None] = [record.request_id, *([ids.base] if isinstance(ids, RowIds) and flags else ids)]
-    answers = b"\2" * rows if answer.answers is None else bytes([1 if each else 0 for each in answer.answers])
-    parts = [np.asarray(answer.as_of, "<i8").tobytes()]
+    answers = b"\2" * rows if answer.answers is None else np.asarray(answer.answers, np.bool_).tobytes()
+    parts: list[_Part] = [_raw(answer.as_of, "<i8")]
     _many(layout.outputs, list(answer.outputs.values()), rows, parts, strings)
     parts.append(answers)
     if layout.has_request:
@@ -300,29 +301,37 @@ def _encode(record: LogRecord, signature: _Signature, provenance: int, user: int
     _many_of(layout.inputs, record.inputs, signature.inputs, parts, strings)
     texts = [b"" if each is None else each.encode("utf-8", "replace") for each in strings]
     lengths = [-1 if each is None else len(text) for each, text in zip(strings, texts, strict=True)]
-    body = b"".join([np.array(lengths, "<i4").tobytes(), *parts, *texts])
+    parts = [_raw(lengths, "<i4"), *parts, b"".join(texts)]
     head = HEAD.pack(
-        0, HEAD.size + len(body), RECORD, _CODES[answer.variant] if record.shadow_of is None else _SHADOW, flags,
+        0, HEAD.size + sum(map(len, parts)), RECORD,
+        _CODES[answer.variant] if record.shadow_of is None else _SHADOW, flags,
         signature.number, rows, provenance, user,
         record.predicted_at, record.latency_us, -1 if record.shadow_of is None else record.shadow_of,
     )[_CRC.size :]  # fmt: skip
-    return b"".join([_CRC.pack(crc32(body, crc32(head))), head, body])
+    checksum = crc32(head)
+    for part in parts:
+        checksum = crc32(part, checksum)
+    return b"".join([_CRC.pack(checksum), head, *parts])
 
 
-def _many_of(block: Block, rows: Rows, taken: list[int] | None, parts: list[bytes], strings: list[str | None]) -> None:
+def _raw(values: Any, layout: str) -> memoryview:
+    """The bytes of an array in a layout, without a copy where it has it."""
+    return np.ascontiguousarray(values, layout).reshape(-1).view(np.uint8).data
+
+
+def _many_of(block: Block, rows: Rows, taken: list[int] | None, parts: list[_Part], strings: list[str | None]) -> None:
     if rows.matrix is not None:
-        matrix = rows.matrix if taken is None else rows.matrix[:, taken]
-        parts.append(np.ascontiguousarray(matrix, "<f8").tobytes())
+        parts.append(_raw(rows.matrix if taken is None else rows.matrix[:, taken], "<f8"))
         return
     given = rows.given if taken is None else [rows.given[at] for at in taken]
     _many(block, given, rows.count, parts, strings)
 
 
-def _many(block: Block, columns: Sequence[Column], rows: int, parts: list[bytes], strings: list[str | None]) -> None:
+def _many(block: Block, columns: Sequence[Column], rows: int, parts: list[_Part], strings: list[str | None]) -> None:
     masks = []
     for kind, width, column in zip(block.kinds, block.widths, columns, strict=True):
         if width or kind == "float64":
-            parts.append(np.asarray(column, "<f8").tobytes())
+            parts.append(_raw(column, "<f8"))
         elif kind == "string":
             strings += [each if each is None else str(each) for each in column]
         else:
@@ -330,7 +339,7 @@ def _many(block: Block, columns: Sequence[Column], rows: int, parts: list[bytes]
             if kind == "bool":
                 parts.append(np.where(nulls, 2, values).astype("<u1").tobytes())
             else:
-                parts.append(values.astype("<i8").tobytes())
+                parts.append(_raw(values, "<i8"))
                 masks.append(nulls.astype("<u1").tobytes())
     parts += masks
 

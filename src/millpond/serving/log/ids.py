@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import overload
 
 
@@ -40,13 +41,18 @@ class RowIds(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         if self._count == 1:
             return iter((self.base,))
-        return (f"{self.base}-{row}" for row in range(self._count))
+        return map(self.base.__add__, _suffixes(self._count))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and not isinstance(other, str) and list(self) == list(other)
 
     def __hash__(self) -> int:
         return hash((self.base, self._count))
+
+
+@lru_cache(maxsize=16)
+def _suffixes(count: int) -> list[str]:
+    return [f"-{row}" for row in range(count)]
 
 
 def base_of(identifier: str) -> str | None:

@@ -6,8 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from millpond.serving.log.tables import INPUT, OUTPUT_COLUMN, REQUEST, VECTOR, there
-from millpond.serving.ports import Prediction, ServedModel
+from millpond.serving.log.tables import INPUT, REQUEST, VECTOR, output_column, there
+from millpond.serving.ports import OUTPUT, Prediction, ServedModel, first_number
+
+
+def outputs_of(row: Mapping[str, Any], columns: Mapping[str, str], served: ServedModel) -> dict[str, Any]:
+    """All outputs of a row, by name; arguments as of `to_prediction`."""
+    found: dict[str, Any] = {}
+    for each in served.outputs:
+        column = there(columns, output_column(each.name), VECTOR if each.width else each.type)
+        found[each.name] = None if column is None else row[column]
+    return found
 
 
 def to_prediction(row: Mapping[str, Any], columns: Mapping[str, str], served: ServedModel) -> Prediction:
@@ -25,11 +34,7 @@ def to_prediction(row: Mapping[str, Any], columns: Mapping[str, str], served: Se
 
     inputs = values(INPUT, served.inputs)
     request = {column.name: column.type for column in served.columns}
-    kinds = {each.name: VECTOR if each.width else each.type for each in served.outputs if each.name != OUTPUT_COLUMN}
-    outputs = values(f"{OUTPUT_COLUMN}__", kinds)
-    plain = row.get(OUTPUT_COLUMN)
-    numbers = [each for each in outputs.values() if isinstance(each, (int, float))]
-    output = plain if plain is not None else numbers[0] if numbers else float("nan")
+    outputs = outputs_of(row, columns, served)
     return Prediction(
         id=row["prediction_id"],
         model=row["model"],
@@ -37,7 +42,7 @@ def to_prediction(row: Mapping[str, Any], columns: Mapping[str, str], served: Se
         predicted_at=row["predicted_at"],
         as_of=row["as_of"],
         requested_by=row["requested_by"],
-        output=float(output),
+        output=first_number(outputs),
         answer=row["answer"],
         request=inputs if row["raw"] else values(REQUEST, request),
         inputs=inputs,
@@ -45,5 +50,5 @@ def to_prediction(row: Mapping[str, Any], columns: Mapping[str, str], served: Se
         latency_ms=row["latency_ms"],
         events=json.loads(row["events"]),
         synced_at=row["synced_at"],
-        outputs=outputs,
+        outputs={} if served.outputs == (OUTPUT,) else outputs,
     )

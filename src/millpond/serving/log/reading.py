@@ -19,7 +19,7 @@ import numpy as np
 from millpond.serving.log.ids import base_of
 from millpond.serving.log.layout import BASED, FRAME, HEAD, LAYOUT, PROVENANCE, RECORD, USER, VARIANTS, Block, Layout
 from millpond.serving.log.segments import MAGIC
-from millpond.serving.log.tables import INPUT, OUTPUT_COLUMN, REQUEST, arrow_type
+from millpond.serving.log.tables import INPUT, REQUEST, arrow_type, output_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,7 +213,7 @@ class _Records:
         synced_at = self._named(numbers, {each: behind[each]["synced_at"] for each in _once(numbers)}, pa.int64())
         columns["synced_at"] = synced_at.cast(instant)
         for name, array in outputs.items():
-            columns[OUTPUT_COLUMN if name == OUTPUT_COLUMN else f"{OUTPUT_COLUMN}__{name}"] = array
+            columns[output_column(name)] = array
         columns |= {REQUEST + name: array for name, array in request.items()}
         columns |= {INPUT + name: array for name, array in inputs.items()}
         return pa.table(columns)

@@ -1,6 +1,8 @@
 """Writing the prediction log: records that come together share one write and one sync.
 
-A thread commits. While a commit is under way the next records gather; an idle log commits at once.
+What one turn of the event loop brought is committed at its end, by the loop itself: where the disk answers within some
+hundred microseconds, handing it to a thread and being told of it costs more than to wait. A disk that was slow is left
+to a thread for a while; while a commit is under way there, the next records gather.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ MAX_SEGMENT_SECONDS = 60.0
 MAX_WAITING_BYTES = 64 << 20
 #: Seconds after which what was written is synced, where nobody waits for that.
 SYNC_SECONDS = 0.01
+#: Seconds of a commit from which on the thread commits instead of the loop, and for how many seconds.
+QUICK_SECONDS, SLOW_SECONDS = 0.002, 1.0
 
 Done = Callable[[MillpondError | None], None]
 
@@ -102,8 +106,9 @@ class PredictionLog:
         self._gather = threading.Lock()
         self._waiting = _Waiting()
         self._under_way = 0
-        self._idle = True
+        self._idle = True  # whether the thread has nothing to commit
         self._scheduled = False
+        self._slow_until = 0.0
         self._closing = False
         self._thread: threading.Thread | None = None
         self._bell = threading.Lock()
@@ -147,7 +152,7 @@ class PredictionLog:
         elif ring:
             assert self._loop is not None
             self._scheduled = True
-            self._loop.call_soon(self._ring)
+            self._loop.call_soon(self._end_turn)
 
     def write(self, records: Sequence[LogRecord]) -> None:
         """Log the answers to some requests; they are logged when this returns, all or none of them.
@@ -197,10 +202,24 @@ class PredictionLog:
             self._behind.stop()
         self.rotate()
 
+    def _end_turn(self) -> None:
+        """Commit what a turn of the loop gathered: here, or by the thread, which also begins each segment."""
+        self._scheduled = False
+        if self._segment is None or time.monotonic() < self._slow_until:
+            self._ring()
+            return
+        with self._gather:
+            if not self._idle:
+                return  # the thread takes it next
+            group, self._waiting = self._waiting, _Waiting()
+        if group.frames:
+            error = self._commit(group)
+            self._release(group, error)
+            _tell(group.dones, error)
+
     def _ring(self) -> None:
         """Have the thread commit what waits."""
         with self._gather:
-            self._scheduled = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
                 self._thread.start()
@@ -235,6 +254,7 @@ class PredictionLog:
 
     def _commit(self, group: _Waiting) -> MillpondError | None:
         with self._io:
+            began = time.monotonic()
             try:
                 if self._segment is None:
                     self._segment = SegmentFile.create(self._spool)
@@ -248,17 +268,24 @@ class PredictionLog:
                 logger.exception("the prediction log failed")
                 self._finish()
                 return self._refusal(error)
+            ended = time.monotonic()
+            if ended - began > QUICK_SECONDS:
+                self._slow_until = ended + SLOW_SECONDS
             if self._segment.length >= self._max_bytes:
                 self._finish()
         return None
 
     def _deliver(self, group: _Waiting, error: MillpondError | None) -> None:
+        self._release(group, error)
         if group.dones:
             assert self._loop is not None
             try:
                 self._loop.call_soon_threadsafe(_tell, group.dones, error)
             except RuntimeError:
                 logger.warning("the event loop has ended before %d records were logged", len(group.dones))
+
+    @staticmethod
+    def _release(group: _Waiting, error: MillpondError | None) -> None:
         for call in group.calls:
             call.error = error
             call.over.set()

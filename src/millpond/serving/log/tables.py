@@ -6,7 +6,7 @@
     shadow_of int64                 version that answered the caller instead
     raw bool                        whether the request carried raw model inputs
     predicted_at, as_of instant     requested_by string
-    output float64                  of a trained model; output__NAME for each output of another
+    output float64                  of a trained model; output__NAME for each output of another, unless that is "output"
     answer bool                     null where the task is not classification
     latency_ms float64              snapshots, events string: JSON objects
     synced_at instant               see `serving.ports.Featurized`
@@ -47,6 +47,11 @@ def table_name(model: str) -> str:
         return f"{_SCHEMA}.{model}"
     plain = re.sub("[^a-z0-9]+", "_", model.lower()).strip("_")[:40]
     return f"{_SCHEMA}.m_{plain}_{fingerprint(model)[:10]}".replace("__", "_")
+
+
+def output_column(name: str) -> str:
+    """The column of an output."""
+    return OUTPUT_COLUMN if name == OUTPUT_COLUMN else f"{OUTPUT_COLUMN}__{name}"
 
 
 def is_prediction_table(table: str) -> bool:

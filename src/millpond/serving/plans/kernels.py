@@ -177,7 +177,7 @@ def load_kernels() -> ctypes.CDLL:
 
 
 class Kernel:
-    """A plan's arrays bound to the kernels, with buffers for one row. One call at a time.
+    """A plan's arrays bound to the kernels, with buffers for one row: one call of `score_one` at a time.
 
     Args:
         sizes: The integers and the argument of the link, by field of `struct plan`.

@@ -74,7 +74,7 @@ class Described:
 
 
 class Plan:
-    """Scores rows. Not thread-safe: one plan belongs to one thread, such as that of an event loop.
+    """Scores rows. One plan belongs to one thread, such as that of an event loop; `explain` alone is for any thread.
 
     Args:
         described: What it does.

@@ -34,7 +34,7 @@ def _second(seconds: int) -> str:
 def instant_text(microseconds: int) -> str:
     """An instant, microseconds since 1970 UTC, as ISO 8601: "2013-12-01T08:00:00Z", as `format_instant` has it."""
     seconds, part = divmod(microseconds, 1_000_000)
-    return f"{_second(seconds)}.{part:06d}Z" if part else f"{_second(seconds)}Z"
+    return f"{_second(seconds)}.{str(part + 1_000_000)[1:]}Z" if part else f"{_second(seconds)}Z"
 
 
 def instant_texts(instants: Sequence[int]) -> list[str]:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 #: Selections of outputs that are remembered for a version.
 _TEMPLATES = 256
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+
+
+#: The parameters of a response that has no more than the variant; there are three.
+_VARIANTS: dict[str, bytes] = {}
 
 
 class Template(NamedTuple):
@@ -50,13 +55,19 @@ def format_infer(request: InferRequest, answer: Answer) -> tuple[bytes, list[byt
     count = len(answer.ids)
     values: list[object] = [b"" if request.id is None else b',"id":' + orjson.dumps(request.id)]
     if request.as_of is None and answer.synced_at is None:
-        values.append(b'{"variant":%b}' % orjson.dumps(answer.variant))
+        values.append(_VARIANTS.get(answer.variant) or _variant(answer.variant))
     else:
         values.append(orjson.dumps(response_parameters(request, answer)))
     for spec in template.specs:
+        column = answer.outputs[spec.source] if spec.source else column_of(spec, answer)
         values.append(count)
-        values.append(_json(column_of(spec, answer)))
+        values.append(orjson.dumps(column, None, _NUMPY) if type(column) is list else _json(column))
     return template.text % tuple(values), []
+
+
+def _variant(name: str) -> bytes:
+    found = _VARIANTS[name] = orjson.dumps({"variant": name})
+    return found
 
 
 def _template(wanted: tuple[OutputWanted, ...], served: ServedModel, signature: Signature) -> Template | None:
@@ -109,4 +120,4 @@ def _in_parts(request: InferRequest, answer: Answer) -> tuple[bytes, list[bytes]
 def _json(column: Column) -> bytes:
     """The elements of a column in one array, as JSON has them; NaN becomes null."""
     values = np.ascontiguousarray(column).reshape(-1) if isinstance(column, np.ndarray) else column
-    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(values, None, _NUMPY)

@@ -12,6 +12,7 @@ import orjson
 from millpond.core.errors import PayloadTooLarge, RequestError
 from millpond.serving.ports import InferRequest, ServedModel
 from millpond.serving.protocol.documents import load_json, parse_document
+from millpond.serving.protocol.matrices import quick_matrix
 from millpond.serving.protocol.quick import quick_request
 from millpond.serving.protocol.requests import MAX_ROWS
 from millpond.serving.protocol.signature import signature_of
@@ -51,12 +52,16 @@ def parse_infer(
             )
         rest = memoryview(body)[json_length:]
         body = body[:json_length]
+    else:
+        found = quick_matrix(body, signature, max_rows)
+        if found is not None:
+            return found
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return parse_document(load_json(body, place), served, max_rows, place, rest)
-    if rest is None:
-        found = quick_request(document, body, signature, max_rows)
+    if rest is None and max_rows > 0:
+        found = quick_request(document, signature)
         if found is not None:
             return found
     try:

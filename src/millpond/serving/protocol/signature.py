@@ -10,6 +10,7 @@ from millpond.serving.ports import OUTPUT, OutputWanted, RequestColumn, ServedMo
 from millpond.serving.protocol.datatypes import DATATYPE_OF
 
 if TYPE_CHECKING:
+    from millpond.serving.protocol.matrices import MatrixPlan
     from millpond.serving.protocol.quick import Plan, TensorPlan
     from millpond.serving.protocol.responses import Template
 
@@ -52,8 +53,9 @@ class Signature:
         whole: Positions of the raw inputs that are int64.
         matrices: Whether they are numbers that may all be null, so that nothing else is to be checked.
         matrix: See `ServedModel.matrix`.
-        plans: How requests are read that came before, by their heads; see `quick`.
-        rows: The same for single rows that come by any wire.
+        heads: How requests of one matrix are read that came before, by their heads; see `matrices`.
+        plans: The same for requests of one row in tensors of its own; see `quick`.
+        rows: The same for such rows that come by any wire.
         templates: Responses without their values, by the id of the outputs they are for; see `responses`.
         outputs: What is announced, in order.
         plain: The outputs of a request that says nothing of them.
@@ -77,6 +79,7 @@ class Signature:
         self.whole = [index for index, kind in enumerate(served.inputs.values()) if kind == "int64"]
         self.matrices = self.numbers and not any(column.required for column in self.raws.values())
         self.matrix = served.matrix
+        self.heads: dict[bytes, MatrixPlan] = {}
         self.plans: dict[bytes, Plan] = {}
         self.rows: dict[tuple[Any, ...], TensorPlan] = {}
         self.templates: dict[int, Template] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import zlib
 from functools import partial
@@ -429,3 +430,19 @@ def test_who_goes_on_after_the_end_is_cut_off(client):
         return False
 
     until(cut_off)
+
+
+def test_calls_leave_nothing_to_the_garbage_collector(client, wire):
+    def call(numbers):
+        for number in numbers:
+            client.send(client.headers(number, client.head()) + wire.data(number, wire.message(b"m")))
+            client.answer(number)
+
+    call(range(1, 11, 2))
+    gc.collect()
+    gc.disable()
+    try:
+        call(range(11, 211, 2))
+        assert gc.collect() < 50
+    finally:
+        gc.enable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import lightgbm
 import numpy as np
 import pytest
@@ -125,3 +127,17 @@ def test_what_cannot_be_told_says_why(example, make):
     )
     with pytest.raises(MillpondError, match="under the objective poisson"):
         poisson.plan.explain(rows)
+
+
+def test_threads_explain_while_others_are_scored(example, make):
+    found = make(lightgbm.LGBMClassifier(n_estimators=60, verbosity=-1, n_jobs=1), example.yes)
+    rows = Rows.from_arrow(example.other.slice(0, 100))
+    expected, outputs = found.plan.explain(rows).contributions, found.plan.scores(found.plan.encode(rows))
+    with ThreadPoolExecutor(2) as threads:
+        told = [threads.submit(found.plan.explain, rows) for _ in range(6)]
+        row = 0
+        while not all(each.done() for each in told) or row < rows.count:
+            [[output]] = found.plan.predict(rows.slice(row % rows.count, row % rows.count + 1)).values()
+            assert output == outputs[row % rows.count]
+            row += 1
+    assert all(np.array_equal(each.result().contributions, expected) for each in told)

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from millpond.core.errors import MillpondError, Unavailable
-from millpond.serving.ports import ServedModel
-from millpond.serving.runtime import NativeRuntime
+from millpond.serving.lanes.host import frame_of
+from millpond.serving.lanes.native import Version, load
+from millpond.serving.rows import Rows
 
 pytestmark = pytest.mark.slow
 
+#: What our own versions carry.
+OURS = {"millpond": {"task": "classification"}}
 INPUTS = {"distance": "float64", "seats": "int64", "carrier": "string"}
 
 
@@ -32,14 +35,18 @@ def to_frame(rows: Any, inputs: Mapping[str, str]) -> Any:
     return pd.DataFrame(columns)
 
 
-def make_served(task: str = "classification") -> ServedModel:
-    threshold = 0.5 if task == "classification" else None
-    return ServedModel("late_arrival", 3, task, threshold, (), None, INPUTS)
+def version(task: str = "classification", inputs: Mapping[str, str] = INPUTS) -> Version:
+    return Version(task, inputs, [("output", "float64", 0)], matrix=False)
+
+
+def ask(directory: Path, of: Version, rows: Any) -> list[float]:
+    """What the program of a native process answers, without the process."""
+    answer = load(directory, of)(frame_of("call", 1, Rows.from_arrow(rows)))
+    return np.asarray(answer.columns[0]).tolist()  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def rows() -> Any:
-    import numpy as np
     import pyarrow as pa
 
     random = np.random.default_rng(0)
@@ -88,27 +95,29 @@ def saved(request: pytest.FixtureRequest, forest: Any, tmp_path_factory: pytest.
         serialization_format=request.param,
         pip_requirements=["scikit-learn"],
         skops_trusted_types=trusted,
+        metadata=OURS,
     )
     return directory
 
 
 def test_answers_are_the_estimators(saved: Path, forest: Any, rows: Any) -> None:
-    runtime = NativeRuntime(saved, make_served(), to_frame)
     expected = forest.predict_proba(to_frame(rows, INPUTS))[:, 1]
-    assert list(runtime.predict(rows)) == expected.tolist()
-    one = [runtime.predict(rows.slice(row, 1))[0] for row in range(20)]
+    assert ask(saved, version(), rows) == expected.tolist()
+    answer = load(saved, version())
+    one = [answer(frame_of("call", row, Rows.from_arrow(rows.slice(row, 1)))).columns[0][0] for row in range(20)]
     assert one == expected[:20].tolist()
 
 
 def test_another_flavour_is_loaded_by_mlflow(forest: Any, rows: Any, tmp_path: Path) -> None:
     import mlflow.lightgbm
+    import pyarrow as pa
 
     booster = forest[-1].booster_
     mlflow.lightgbm.save_model(booster, str(tmp_path / "model"), pip_requirements=["lightgbm"])
-    runtime = NativeRuntime(
-        tmp_path / "model", make_served(), lambda table, inputs: forest[0].transform(to_frame(table, inputs))
-    )
-    assert list(runtime.predict(rows)) == pytest.approx(forest.predict_proba(to_frame(rows, INPUTS))[:, 1], rel=1e-12)
+    prepared = forest[0].transform(to_frame(rows, INPUTS))
+    given = pa.table({f"c{index}": prepared[:, index] for index in range(prepared.shape[1])})
+    found = ask(tmp_path / "model", version(inputs=dict.fromkeys(given.column_names, "float64")), given)
+    assert found == pytest.approx(forest.predict_proba(to_frame(rows, INPUTS))[:, 1], rel=1e-12)
 
 
 def test_regression(rows: Any, tmp_path: Path) -> None:
@@ -117,37 +126,43 @@ def test_regression(rows: Any, tmp_path: Path) -> None:
 
     model = fitted(LinearRegression(), rows)
     mlflow.sklearn.save_model(
-        model, str(tmp_path / "model"), serialization_format="cloudpickle", pip_requirements=["scikit-learn"]
+        model,
+        str(tmp_path / "model"),
+        serialization_format="cloudpickle",
+        pip_requirements=["scikit-learn"],
+        metadata=OURS,
     )
-    runtime = NativeRuntime(tmp_path / "model", make_served("regression"), to_frame)
-    assert list(runtime.predict(rows)) == model.predict(to_frame(rows, INPUTS)).tolist()
+    assert ask(tmp_path / "model", version("regression"), rows) == model.predict(to_frame(rows, INPUTS)).tolist()
 
 
-def test_loading_and_predicting_imports_no_mlflow(forest: Any, rows: Any, tmp_path: Path) -> None:
+def test_loading_imports_no_mlflow(forest: Any, rows: Any, tmp_path: Path) -> None:
     import mlflow.sklearn
 
     mlflow.sklearn.save_model(
         forest, str(tmp_path / "model"), serialization_format="cloudpickle", pip_requirements=["scikit-learn"]
     )
     program = (
-        "import sys; from pathlib import Path; from millpond.serving.runtime import load_estimator; "
-        "print(type(load_estimator(Path(sys.argv[1]))[0]).__name__, 'mlflow' in sys.modules)"
+        "import sys; from pathlib import Path; from millpond.serving.lanes.native import Version, load; "
+        f"load(Path(sys.argv[1]), Version('classification', {INPUTS!r}, [('output', 'float64', 0)], False)); "
+        "print('sklearn' in sys.modules, 'mlflow' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "model")], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.split() == ["Pipeline", "False"]
+    assert done.stdout.split() == ["True", "False"]
 
 
-def test_a_model_that_fails_is_named(saved: Path, rows: Any) -> None:
-    runtime = NativeRuntime(saved, make_served(), lambda table, inputs: to_frame(table, inputs).drop(columns="seats"))
-    with pytest.raises(MillpondError, match="version 3 of model 'late_arrival' failed") as caught:
-        runtime.predict(rows)
-    assert caught.value.__cause__ is not None
-
-
-@pytest.mark.parametrize("damage", ["no MLmodel", "no pickle", "broken pickle", "broken MLmodel", "not a classifier"])
-def test_what_cannot_be_loaded(rows: Any, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("no MLmodel", "MLmodel"),
+        ("no pickle", "model.pkl"),
+        ("broken pickle", "invalid load key|stack underflow|unpickling"),
+        ("broken MLmodel", "while parsing a flow node"),
+        ("not a classifier", "predict_proba and two classes"),
+    ],
+)
+def test_what_cannot_be_loaded(rows: Any, tmp_path: Path, damage: str, told: str) -> None:
     import mlflow.sklearn
     from sklearn.linear_model import LinearRegression
 
@@ -166,6 +181,5 @@ def test_what_cannot_be_loaded(rows: Any, tmp_path: Path, damage: str) -> None:
         (directory / "model.pkl").write_bytes(b"\x80\x04broken")
     elif damage == "broken MLmodel":
         (directory / "MLmodel").write_text("flavors: [")
-    with pytest.raises(Unavailable, match="version 3 of model 'late_arrival'") as caught:
-        NativeRuntime(directory, make_served(), to_frame)
-    assert caught.value.hint
+    with pytest.raises(Exception, match=told):
+        load(directory, version())
