@@ -9,7 +9,7 @@ of this one. A slot of a string or of bytes holds offset and length in the heap,
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from functools import cached_property
@@ -96,18 +96,6 @@ class Packing:
             except struct.error:
                 raise self.mismatch(packed) from None
         return self._unpack_other(packed)
-
-    def unpack_all(self, packed: Sequence[bytes | None]) -> list[tuple[Any, ...] | None]:
-        """As `unpack`, of many; None stays None."""
-        if not self._plain:
-            return [None if each is None else self.unpack(each) for each in packed]
-        clean, head, read, other = self._clean, self._head, self._unpack_from, self.unpack
-        try:
-            return [
-                None if each is None else read(each, head) if each.startswith(clean) else other(each) for each in packed
-            ]
-        except struct.error:  # one that is cut short: `unpack` says which, and of what schema
-            return [None if each is None else self.unpack(each) for each in packed]
 
     def _unpack_other(self, packed: bytes) -> tuple[Any, ...]:
         """As `unpack`, of values with nulls among them, or of types that are not read by `struct` alone."""

@@ -86,8 +86,12 @@ class LmdbReader:
     def values(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[tuple[Any, ...] | None]:
         handle = self._handle(view)
         prefix, encode = self._prefix(handle), handle.encode
-        get, values = self._txn.get, self._environment.values
-        return handle.packed.unpack_all([get(prefix + encode(key), None, values) for key in keys])
+        get, values, unpack = self._txn.get, self._environment.values, handle.packed.unpack
+        found: list[tuple[Any, ...] | None] = []
+        for key in keys:
+            packed = get(prefix + encode(key), None, values)
+            found.append(None if packed is None else unpack(packed))
+        return found
 
     def columns(self, view: OnlineView, keys: Sequence[EntityKey]) -> list[pa.Array[Any]]:
         handle = self._handle(view)

@@ -74,7 +74,7 @@ def quick_matrix(body: bytes, signature: Signature, max_rows: int) -> InferReque
     if found is None:
         return None
     start, end, count, rows, flags = found
-    if len(body) - (end - start) > HEAD_BYTES:
+    if count % signature.width or len(body) - (end - start) > HEAD_BYTES:
         return None
     before, after = body[:start], body[end:]
     head = _CUT.join((before, after))
