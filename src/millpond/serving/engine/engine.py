@@ -24,6 +24,7 @@ from millpond.core.ids import new_id
 from millpond.core.names import did_you_mean
 from millpond.serving.engine.loaded import Loaded, thresholded
 from millpond.serving.engine.ports import Featured, Log
+from millpond.serving.log.ids import RowIds
 from millpond.serving.ports import Answer, Explanation, InferRequest, LogRecord, ModelState, Question, ServedModel
 from millpond.serving.rows import Column
 from millpond.serving.traffic.deployment import CANARY, LIVE, SHADOW, Deployment
@@ -223,11 +224,11 @@ class Engine:
         else:
             self._versions.fetch(question.model, number, go)
 
-    def ids(self, rows: int) -> list[str]:
+    def ids(self, rows: int) -> Sequence[str]:
         """A new prediction id a row; the ids of a request sort as its rows do."""
         self._answered += 1
         base = f"{self._run}-{self._answered:x}"
-        return [base] if rows == 1 else [f"{base}-{row}" for row in range(rows)]
+        return [base] if rows == 1 else RowIds(base, rows)
 
     def count(self, loaded: Loaded, variant: str, rows: int, started: float, error: Exception | None = None) -> None:
         served = loaded.served
@@ -433,9 +434,9 @@ class _Asked:
 
 def _entity(request: InferRequest, loaded: Loaded) -> str | None:
     """The entity of a request's first row, as text; None where it names none."""
-    columns = request.rows.columns
-    values = [columns[name][0] for name in loaded.keys if name in columns]
-    return "\x1f".join(map(str, values)) if values else request.id
+    found = [request.rows.column(name) for name in loaded.keys]
+    values = [str(column[0]) for column in found if column is not None]
+    return "\x1f".join(values) if values else request.id
 
 
 def _not_taken(loaded: Loaded, error: Exception) -> MillpondError:
