@@ -10,7 +10,6 @@ import typer
 from millpond.cli.output import Output, failures, grid
 from millpond.cli.session import Json, session
 from millpond.core.errors import NotFound
-from millpond.platform.log_policies import policies, told
 from millpond.platform.tiers import tier_of
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def show(
     """A version: metrics, what it was made of, where its report is."""
     output = Output(as_json=json)
     with failures(output):
+        from millpond.platform.log_policies import policies, told
+
         platform = session(context).open(output)
         store = platform.store
         found = _find(store, name, version)
