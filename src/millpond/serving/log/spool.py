@@ -1,8 +1,8 @@
 """Writing the prediction log: records that come together share one write and one sync.
 
-What one turn of the event loop brought is committed at its end, by the loop itself: where the disk answers within some
-hundred microseconds, handing it to a thread and being told of it costs more than to wait. A disk that was slow is left
-to a thread for a while; while a commit is under way there, the next records gather.
+What one turn of the event loop brought is committed at its end, by the loop itself: where the disk answers within a
+millisecond, handing it to a thread and being told of it costs more than to wait, and what comes meanwhile makes the next
+turn a large one. A slow disk is left to a thread; while a commit is under way there, the next records gather.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ MAX_SEGMENT_SECONDS = 60.0
 MAX_WAITING_BYTES = 64 << 20
 #: Seconds after which what was written is synced, where nobody waits for that.
 SYNC_SECONDS = 0.01
-#: Seconds of a commit from which on the thread commits instead of the loop, and for how many seconds.
-QUICK_SECONDS, SLOW_SECONDS = 0.002, 1.0
+#: Seconds that commits take, of late, from which on the thread makes them instead of the loop.
+QUICK_SECONDS = 0.002
+#: How much the last commit counts in what they take of late.
+LAST_COUNTS = 1 / 16
 
 Done = Callable[[MillpondError | None], None]
 
@@ -108,7 +110,7 @@ class PredictionLog:
         self._under_way = 0
         self._idle = True  # whether the thread has nothing to commit
         self._scheduled = False
-        self._slow_until = 0.0
+        self._takes = 0.0  # seconds, of late
         self._closing = False
         self._thread: threading.Thread | None = None
         self._bell = threading.Lock()
@@ -205,7 +207,7 @@ class PredictionLog:
     def _end_turn(self) -> None:
         """Commit what a turn of the loop gathered: here, or by the thread, which also begins each segment."""
         self._scheduled = False
-        if self._segment is None or time.monotonic() < self._slow_until:
+        if self._segment is None or self._takes > QUICK_SECONDS:
             self._ring()
             return
         with self._gather:
@@ -268,9 +270,7 @@ class PredictionLog:
                 logger.exception("the prediction log failed")
                 self._finish()
                 return self._refusal(error)
-            ended = time.monotonic()
-            if ended - began > QUICK_SECONDS:
-                self._slow_until = ended + SLOW_SECONDS
+            self._takes += LAST_COUNTS * (time.monotonic() - began - self._takes)
             if self._segment.length >= self._max_bytes:
                 self._finish()
         return None
