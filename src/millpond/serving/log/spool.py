@@ -1,8 +1,8 @@
 """Writing the prediction log: records that come together share one write and one sync.
 
 What one turn of the event loop brought is committed at its end, by the loop itself: where the disk answers within a
-millisecond, handing it to a thread and being told of it costs more than to wait, and what comes meanwhile makes the next
-turn a large one. A slow disk is left to a thread; while a commit is under way there, the next records gather.
+millisecond, handing it to a thread and being told of it costs more than to wait, and what comes meanwhile makes the
+next turn a large one. A slow disk is left to a thread; while a commit is under way there, the next records gather.
 """
 
 from __future__ import annotations
