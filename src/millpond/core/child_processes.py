@@ -15,6 +15,9 @@ from millpond.core import guarded_child
 
 Watch = Literal["kernel", "pipe"]
 
+#: How much processes give way, as `nice` counts: moving the log of a busy server takes a quarter of what answers do.
+_NICE = 5
+
 #: How this system tells a child that its parent has ended.
 WATCH: Watch = "kernel" if sys.platform == "linux" else "pipe"
 
@@ -27,6 +30,14 @@ def guarded(command: Sequence[str], watch: Watch = WATCH) -> list[str]:
     """
     guard = str(Path(guarded_child.__file__))
     return [sys.executable, "-I", "-S", guard, str(os.getpid()), watch, *command]
+
+
+def give_way() -> None:
+    """Let this process give way to those that answer; of a processor that they take, it still gets a quarter."""
+    os.nice(_NICE)
+    # Where Linux groups processes by session, as on desktops, the value of the group is what counts among groups.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(f"{_NICE}\n")
 
 
 def kill_group(pid: int, how: signal.Signals) -> None:

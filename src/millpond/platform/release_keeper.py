@@ -25,7 +25,7 @@ from millpond.serving.traffic.statistics import merged, tallies_of
 KEEPER = "release keeper"
 
 #: Seconds between two looks at labels, and between two looks at whether what is published is what is deployed.
-METRICS_EVERY, PUBLISH_EVERY = 30.0, 2.0
+METRICS_EVERY, PUBLISH_EVERY = 30.0, 5.0
 
 #: Processes whose counts are kept apart; older ones that have ended are added up.
 _MOST_PROCESSES = 16

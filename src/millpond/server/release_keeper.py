@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from millpond.core.child_processes import give_way
 from millpond.core.errors import MillpondError
 from millpond.platform.platform import open_project
 from millpond.platform.release_keeper import ReleaseKeeper
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--profile", required=True)
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.WARNING)
+    give_way()
     platform = open_project(arguments.project, profile=arguments.profile)
     run = platform.settings.run
     keeper = ReleaseKeeper(platform, lambda: fetch_traffic(run).snapshots)

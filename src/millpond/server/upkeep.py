@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
+from millpond.core.child_processes import give_way
 from millpond.core.errors import MillpondError
 from millpond.platform.online import Upkeep
 from millpond.platform.platform import Platform, open_project
@@ -31,10 +30,6 @@ IDLE = 4.0
 
 #: Seconds between two moves of logged predictions into the lake.
 FLUSH_EVERY = 5.0
-
-#: How much this process gives way, as `nice` counts. Where answers take the whole machine, it still gets a quarter of
-#: what they get, which is what moving their log takes.
-NICE = 5
 
 #: Seconds between two collections of the lake's garbage.
 GARBAGE_EVERY = 3600.0
@@ -51,7 +46,7 @@ def main() -> None:
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.WARNING)
     _log.setLevel(logging.INFO)
     platform = open_project(arguments.project, profile=arguments.profile)
-    _give_way()
+    give_way()
     threading.Thread(target=_keep_flushing, args=(platform.settings,), name="flush", daemon=True).start()
     upkeep = Upkeep(platform)
     collected = time.monotonic()
@@ -68,13 +63,6 @@ def main() -> None:
 def _refresh(upkeep: Upkeep) -> None:
     for done in upkeep.run():
         _log.info("%s: %s, %s entities", done.view, done.how, f"{done.state.entities:,}")
-
-
-def _give_way() -> None:
-    os.nice(NICE)
-    # Where Linux groups processes by session, as on desktops, the nice value of the group is what counts among groups.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(f"{NICE}\n")
 
 
 def _keep_flushing(settings: Settings) -> None:

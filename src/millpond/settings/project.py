@@ -95,8 +95,8 @@ class Profile(_Section):
             `port` alone for them.
         grpc_port: The same over gRPC; None, in the file `false`, is none.
         workers: Processes that answer predictions.
-        prediction_log: When an answer leaves: "commit" is once it is on the disk; "written" is once the operating
-            system has it, so that a loss of power may take the last hundredth of a second.
+        prediction_log: When an answer leaves: "written" is once the operating system has its record, so that a loss
+            of power may take the last hundredth of a second; "commit" is once the record is on the disk.
         model_memory: Bytes from which the process of a version that serves natively is replaced; None is no bound.
         model_seconds: Seconds that one call of such a process may take; it is ended and started again then.
         engine: What computes derived tables, checks and training sets. Small reads are always DuckDB's.
@@ -113,7 +113,7 @@ class Profile(_Section):
     serving_port: int | None = Field(default=8322, ge=1, le=65535)
     grpc_port: int | None = Field(default=8323, ge=1, le=65535)
     workers: int = Field(default=1, ge=1, le=256)
-    prediction_log: Literal["commit", "written"] = "commit"
+    prediction_log: Literal["commit", "written"] = "written"
     model_memory: int | None = Field(default=None, ge=64 << 20)
     model_seconds: float = Field(default=30.0, gt=0, le=3600)
     threads: int | None = Field(default=None, ge=1)
