@@ -94,7 +94,7 @@ class Versions:
 
 async def run(trusted: Path, spool: Path, directory: Path, port: int | None) -> None:
     loop = asyncio.get_running_loop()
-    few = LaneLimits(batch_rows=1, waiting_requests=4)
+    few = LaneLimits(batch_rows=1, most_batch_rows=1, waiting_requests=4)
     lanes = {"slow": Lane([sys.executable, __file__, "slow"], name="version 3 of model 'slow'", limits=few, loop=loop)}
     known = {"slow": Loaded(served("slow"), native=lanes["slow"], features=FromRequest())}
     if directory.is_dir():

@@ -225,6 +225,7 @@ class Lane:
         call, self._call = self._call, []
         rows = sum(each.rows.count for each in call)
         if frame.kind == "answer" and frame.rows == rows:
+            self._queue.learn(rows, time.monotonic() - self._called_at)
             self._flush()  # so that the process works while the answers are given
             self._deliver(call, rows_of(frame), frame.meta or {})
             return

@@ -30,7 +30,9 @@ class LaneLimits:
     """How much a lane takes on, and how long its process may take.
 
     Attributes:
-        batch_rows: Rows of several requests that go in one call; one larger request goes alone.
+        batch_rows: Rows of several requests that go in one call, whatever it takes; one larger request goes alone.
+        most_batch_rows: The same while a call of so many takes no longer than `batch_seconds`, by the calls before.
+        batch_seconds: See `most_batch_rows`.
         batch_bytes: The same in bytes, as they lie in memory here.
         waiting_requests: Requests that may wait; more are refused.
         waiting_rows: Rows that may wait; a request that finds nobody waiting is always taken.
@@ -47,6 +49,8 @@ class LaneLimits:
     """
 
     batch_rows: int = 1024
+    most_batch_rows: int = 8192
+    batch_seconds: float = 0.25
     batch_bytes: int = 64 << 20
     waiting_requests: int = 4096
     waiting_rows: int = 65536

@@ -47,6 +47,7 @@ class Queue:
         self._name, self._limits = name, limits
         self._waiting: deque[Waiting] = deque()
         self._rows = self._bytes = 0
+        self._batch_rows = limits.batch_rows
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -100,7 +101,7 @@ class Queue:
                 if (
                     first.alone
                     or request.alone
-                    or rows + request.rows.count > limits.batch_rows
+                    or rows + request.rows.count > self._batch_rows
                     or size + request.bytes > limits.batch_bytes
                     or request.rows.names != first.rows.names
                 ):
@@ -113,6 +114,18 @@ class Queue:
             rows += request.rows.count
             size += request.bytes
         return taken, left
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Let as many rows share the next calls as this one says are answered soon.
+
+        Args:
+            rows: Of a call. Small calls tell what a call costs, and not what a row does; nothing is learnt of them.
+            seconds: How long it took.
+        """
+        limits = self._limits
+        if 2 * rows >= limits.batch_rows:
+            soon = int(rows * limits.batch_seconds / max(seconds, 1e-6))
+            self._batch_rows = max(limits.batch_rows, min(soon, limits.most_batch_rows))
 
     def expired(self) -> list[tuple[Waiting, Exception]]:
         """Those whose time is over; they leave."""

@@ -33,6 +33,9 @@ _CUT = b"\0"
 _TOKEN = os.urandom(16).hex()
 _QUOTED = orjson.dumps(_TOKEN)
 
+#: Bytes of the shortest request around its data.
+_AROUND = len('{"inputs":[{"name":"","shape":[1,1],"datatype":"FP64","data":[]}]}')
+
 _THREAD = ReaderOfThread()
 
 #: `InferRequest` of all its fields, without looking for defaults.
@@ -67,7 +70,7 @@ def quick_matrix(body: bytes, signature: Signature, max_rows: int) -> InferReque
         signature: Of the version.
         max_rows: Most rows that are taken.
     """
-    if not signature.matrices:
+    if not signature.matrices or len(body) < _AROUND + 2 * signature.width - 1:  # a digit and a comma a column
         return None
     reader = _THREAD.reader
     found = reader.find(body, max_rows * signature.width)

@@ -67,7 +67,7 @@ def test_while_the_process_is_busy_requests_gather_in_order(with_lane: WithLane)
         assert asking.lane.counts.calls == 1 + 1 + 3  # at most four rows a call
         assert later[9].result().meta["rows"] == 2
 
-    with_lane(test, batch_rows=4)
+    with_lane(test, batch_rows=4, most_batch_rows=4)
 
 
 def test_requests_of_many_rows_get_their_own_rows(with_lane: WithLane) -> None:

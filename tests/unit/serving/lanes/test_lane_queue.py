@@ -45,6 +45,18 @@ def test_one_that_is_too_large_for_a_batch_goes_alone() -> None:
     assert queue(*requests, batch_bytes=100).take()[0] == requests[:1]
 
 
+def test_quick_calls_make_room_for_more_rows() -> None:
+    waiting = queue(*[request(2) for _ in range(40)], batch_rows=4, most_batch_rows=16)
+    for rows, seconds, taken in (
+        (1, 0.001, 2),  # too small a call to tell
+        (4, 0.001, 8),  # up to the most
+        (4, 0.125, 4),  # as many as take a quarter of a second
+        (8, 30.0, 2),
+    ):
+        waiting.learn(rows, seconds)
+        assert len(waiting.take()[0]) == taken, (rows, seconds)
+
+
 def test_only_equal_columns_share_a_call() -> None:
     requests = [request(), request(), request(names=("x", "y")), request()]
     waiting = queue(*requests)
