@@ -39,9 +39,8 @@ def ask_worker(
 
     failure: Exception | None = None
     for socket in random.sample(sockets, len(sockets)):
-        transport = httpx.HTTPTransport(uds=str(socket))
         try:
-            with httpx.Client(transport=transport, base_url="http://worker", timeout=timeout) as client:
+            with client_of(socket, timeout=timeout) as client:
                 return client.request(method, path, content=content, headers=headers)
         except httpx.ConnectError as error:
             failure = error  # nothing was asked yet: another one may
@@ -50,3 +49,19 @@ def ask_worker(
             break
     hint = "it starts within some seconds of `millpond up`; see .millpond/logs"
     raise Unavailable("The serving worker does not answer", hint=hint) from failure
+
+
+def client_of(socket: Path, *, timeout: float) -> httpx.Client:
+    """A client of the worker behind a socket; to be closed.
+
+    Args:
+        socket: Where the worker listens.
+        timeout: Seconds for which it may be silent.
+    """
+    import ssl
+
+    import httpx
+
+    # Nothing is encrypted here; left to itself, a transport reads the certificates of all authorities, for 40 ms.
+    transport = httpx.HTTPTransport(uds=str(socket), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    return httpx.Client(transport=transport, base_url="http://worker", timeout=timeout)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from millpond.core.errors import Unavailable
+from millpond.platform.workers import client_of
 from millpond.server.sockets import part_socket
 
 #: Where a serving process says what it counted: a JSON list of `Statistics.snapshot`.
@@ -43,8 +44,7 @@ def fetch_traffic(run: Path) -> Traffic:
     silent = 0
     for socket in serving_sockets(run):
         try:
-            transport = httpx.HTTPTransport(uds=str(socket))
-            with httpx.Client(transport=transport, base_url="http://serving", timeout=_TIMEOUT_SECONDS) as client:
+            with client_of(socket, timeout=_TIMEOUT_SECONDS) as client:
                 answer = client.get(PATH)
             for each in answer.json() if answer.is_success else ():
                 snapshots[each["boot"]] = each

@@ -21,6 +21,7 @@ from millpond.platform.operations import PlatformOperations
 from millpond.platform.platform import Platform
 from millpond.platform.reader import PlatformReader
 from millpond.platform.release import resume
+from millpond.platform.workers import client_of
 from millpond.server.app import Services, session_cookie
 from millpond.server.control import Banner, serve
 from millpond.server.grpc import available as grpc_available
@@ -121,9 +122,8 @@ def _listeners(settings: Settings, *, free: bool) -> Iterator[dict[str, socket.s
 
 def _wait_for(path: Path) -> None:
     """Let the serving worker start first: importing MLflow takes seconds of processor time, and nobody waits for it."""
-    transport = httpx.HTTPTransport(uds=str(path))
     deadline = time.monotonic() + _WORKER_FIRST_SECONDS
-    with httpx.Client(transport=transport, base_url="http://worker", timeout=1.0) as client:
+    with client_of(path, timeout=1.0) as client:
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
                 if client.get("/v2/health/ready").is_success:

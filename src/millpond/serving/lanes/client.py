@@ -110,7 +110,8 @@ class BlockingProcess:
         if first.kind != "ready":
             told = error_told(first.meta or {}, self._name)
             what = f"{self._name} does not start: {(first.meta or {}).get('what', first.kind)}"
-            raise Unavailable(what, where=told.where, hint=f"its log says more: {self._log_path}") from told
+            hint = "its log says more; restore its files from a copy, or use another version"
+            raise Unavailable(what, where=str(self._log_path), hint=hint) from told
 
     def _receive(self) -> Frame:
         while True:
