@@ -149,7 +149,9 @@ def _raw(loaded: Any) -> Any:
     """The object of the library that a model was made with; None where MLflow does not say."""
     try:
         return loaded.get_raw_model()
-    except (AttributeError, NotImplementedError):  # MLflow raises the latter where a flavour has none
+    except (AttributeError, NotImplementedError):
+        # MLflow raises NotImplementedError where a flavour has none; a flavour's own wrapper may lack what it would
+        # give. Without the object there is no plan, and the model is served natively.
         return None
 
 

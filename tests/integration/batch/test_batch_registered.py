@@ -86,16 +86,20 @@ def test_neighbours(platform: Platform, tmp_path: Path) -> None:
     assert receipt.request == {"a": 21.0, "b": 13.0}
 
 
-def test_single_rows_are_answered_logged_and_traced(platform: Platform, tmp_path: Path) -> None:
+def register_mixed(platform: Platform, folder: Path, name: str) -> None:
     rows = pd.DataFrame({"a": [1.0, 7.0]})
     mlflow.pyfunc.save_model(
-        tmp_path / "m",
+        folder,
         python_model=mixed(),
         signature=infer_signature(rows, mixed().predict(None, rows)),
         input_example=rows,
         pip_requirements=["pandas"],
     )
-    register(platform, str(tmp_path / "m"), "kinds")
+    register(platform, str(folder), name)
+
+
+def test_single_rows_are_answered_logged_and_traced(platform: Platform, tmp_path: Path) -> None:
+    register_mixed(platform, tmp_path / "m", "kinds")
     with pytest.raises(NotFound, match="No version of model 'kinds' serves") as none:
         predict_rows(platform, "kinds", [{"a": 1}])
     assert none.value.hint == "deploy one: millpond deploy kinds 1"
@@ -116,15 +120,7 @@ def test_single_rows_are_answered_logged_and_traced(platform: Platform, tmp_path
 
 
 def test_outputs_of_every_kind(platform: Platform, tmp_path: Path) -> None:
-    rows = pd.DataFrame({"a": [1.0, 7.0]})
-    mlflow.pyfunc.save_model(
-        tmp_path / "m",
-        python_model=mixed(),
-        signature=infer_signature(rows, mixed().predict(None, rows)),
-        input_example=rows,
-        pip_requirements=["pandas"],
-    )
-    register(platform, str(tmp_path / "m"), "mixed")
+    register_mixed(platform, tmp_path / "m", "mixed")
     platform.lake.overwrite("some", pa.table({"id": [0, 1, 2], "a": [1.0, 7.5, 4.0]}))
     written = predict_batch(platform, "mixed", "some", "mixed_some", version=1)
     names = ("prediction_id", "twice", "floor", "output_version", "output_as_of", "output_model", "model", "version")

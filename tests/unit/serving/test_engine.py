@@ -1,7 +1,8 @@
 """Questions are answered by the version that the deployment says, logged before they are told, and counted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,6 @@ from millpond.serving.ports import InferRequest, LogPolicy, ModelState, RequestC
 from millpond.serving.rows import Rows
 from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.statistics import Statistics
-
-
-@dataclass
-class Asking:
-    """Implements `Question`."""
-
-    model: str
-    version: str | None
-    user: str
-    read: Callable[[ServedModel], InferRequest]
-    done: Callable[[Any, Any], None]
-    deadline: float | None = None
-    gone: Callable[[], bool] = lambda: False
 
 
 class Weights:
@@ -123,7 +111,17 @@ class Bench:
                 raise RequestError(f"the model takes no {missing}")
             return InferRequest(Rows.of(rows), more.pop("raw", True), **more)
 
-        self.engine.ask(Asking("m", version, "ada", read, lambda request, answer: told.append((request, answer))))
+        self.engine.ask(
+            SimpleNamespace(
+                model="m",
+                version=version,
+                user="ada",
+                deadline=None,
+                read=read,
+                done=lambda request, answer: told.append((request, answer)),
+                gone=lambda: False,
+            )
+        )
         self.told = told
         if not told:
             return None

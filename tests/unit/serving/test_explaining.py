@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,6 @@ from millpond.serving.traffic.deployment import Deployment
 from millpond.serving.traffic.statistics import Statistics
 
 SECONDS = 20.0
-
-
-@dataclass
-class Asking:
-    """Implements `Question`."""
-
-    model: str
-    version: str | None
-    user: str
-    read: Callable[[ServedModel], InferRequest]
-    done: Callable[[Any, Any], None]
-    deadline: float | None = None
-    gone: Callable[[], bool] = lambda: False
 
 
 class Gated:
@@ -87,7 +74,10 @@ class Running:
         told = asyncio.get_running_loop().create_future()
         request = InferRequest(Rows.of({"a": [float(each) for each in range(count)]}), True, explain=explain)
         done = lambda _request, answer: told.set_result(answer)  # noqa: E731
-        self.engine.ask(Asking(model, None, "ada", lambda _served: request, done, **more))
+        asked = {"deadline": None, "gone": lambda: False, **more}
+        self.engine.ask(
+            SimpleNamespace(model=model, version=None, user="ada", read=lambda _served: request, done=done, **asked)
+        )
         return told
 
     async def begun(self) -> None:
