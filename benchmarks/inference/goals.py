@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.inference.bodies import MANY
 from benchmarks.inference.measure import BUSY, LARGE, Load, Measured, Pair
-from benchmarks.inference.ours import NAME, TURNS, Worker
+from benchmarks.inference.ours import NAME, NATIVE, TURNS, Worker
 from benchmarks.inference.servers import SERVERS
 
 #: Server -> how many times its requests a second, by model.
@@ -33,13 +33,12 @@ def turns(server: str, model: str) -> list[Load]:
     return [*small, LARGE] if model == "lightgbm" else small
 
 
-def rows(found: Sequence[Measured], worker: Worker, bare: float) -> Iterator[dict[str, Any]]:
+def rows(found: Sequence[Measured], worker: Worker) -> Iterator[dict[str, Any]]:
     """Rows with goals; one that lacks a figure has no value, and says why.
 
     Args:
         found: Every server on every model.
         worker: Millpond's serving process.
-        bare: Rows a second of the bare call of `neighbours`.
     """
     by = {(each.server, each.model): each for each in found}
     mine = {model: each for (server, model), each in by.items() if server == NAME}
@@ -58,7 +57,9 @@ def rows(found: Sequence[Measured], worker: Worker, bare: float) -> Iterator[dic
         best = min(peers, key=lambda each: each.pairs[LARGE].ratio)
         name = f"LightGBM, {MANY:,} rows: against the best peer"
         yield _ratio(name, best, LARGE, _LARGE, f"x {best.server}", best.server)
-    yield from _alone(mine, bare)
+    name = f"{TITLES[NATIVE]}, {MANY:,} rows: the native model"
+    yield _ratio(name, mine[NATIVE], LARGE, _BARE, "x the bare call", "predict_proba in a loop over a frame")
+    yield _tail(mine["keyed"], by.get(("hello on ASGI", "lightgbm")))
     for name, value, goal, unit in (
         ("memory", worker.memory, _MEMORY, "MiB"),
         ("start to first answer", worker.ready, _READY, "s"),
@@ -67,16 +68,16 @@ def rows(found: Sequence[Measured], worker: Worker, bare: float) -> Iterator[dic
         yield _row(f"the serving process: {name}", value or None, goal, unit, note, at_most=True)
 
 
-def _alone(mine: dict[str, Measured], bare: float) -> Iterator[dict[str, Any]]:
-    window = mine["neighbours"].windows.get(LARGE)
-    rate = window.requests * MANY if window else 0.0
-    note = f"{rate:,.0f} rows a second, {bare:,.0f} in a loop of predict_proba over frames, without a server"
-    name = f"nearest neighbours, {MANY:,} rows: the native model"
-    yield _row(name, rate / bare if window else None, _BARE, "x the bare call", note)
-    window = mine["keyed"].windows.get(Load(1, 1))
-    note = f"p50 {window.p50:,.0f} µs, p99 {window.p99:,.0f} µs" if window else mine["keyed"].reason
+def _tail(measured: Measured, hello: Measured | None) -> dict[str, Any]:
+    """How much the slow ones of requests one by one take; a server that does nothing shows the machine's own part."""
+    at = Load(1, 1)
+    window = measured.windows.get(at)
+    note = f"p50 {window.p50:,.0f} µs, p99 {window.p99:,.0f} µs" if window else measured.reason
+    idle = hello.windows.get(at) if hello else None
+    if window and idle:
+        note += f"; of {hello.server} p99 is {idle.p99 / idle.p50:.1f} x p50"
     name, value = "from entity keys, 1 row at 1 connection: p99", window.p99 / window.p50 if window else None
-    yield _row(name, value, _TAIL, "x p50", note, at_most=True)
+    return _row(name, value, _TAIL, "x p50", note, at_most=True)
 
 
 def _ratio(name: str, measured: Measured, at: Load, goal: float, unit: str, other: str) -> dict[str, Any]:

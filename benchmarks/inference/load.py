@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,7 @@ def started(
     variables: Mapping[str, str],
     core: int | None,
     output: int | IO[str] | None = None,
+    input: int = subprocess.DEVNULL,
 ) -> Iterator[Tree]:
     """Start a server on a core, or on all; its processes have ended when the block ends, and when we end."""
     with log.open("w") as said:
@@ -111,6 +112,7 @@ def started(
             processes.kept(command, core),
             cwd=folder,
             env={**os.environ, **variables},
+            stdin=input,
             stdout=said if output is None else output,
             stderr=said,
             text=True,
@@ -155,6 +157,14 @@ def press(tree: Tree, url: str, file: Path, connections: int, seconds: int, toke
         client=client / took,
         foreign=max(0.0, server_busy - cpu, client_busy - client) / took,
     )
+
+
+def undisturbed(tree: Tree, work: Callable[[], float]) -> tuple[float, float]:
+    """What some work of a process on the server's core gives, and the share of that core that others used meanwhile."""
+    cpu, busy, began = tree.cpu(), _busy()[0], time.perf_counter()
+    found = work()
+    took = time.perf_counter() - began
+    return found, max(0.0, _busy()[0] - busy - (tree.cpu() - cpu)) / took
 
 
 def _busy() -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
@@ -67,6 +69,37 @@ class Target:
     def window(self, at: Load, seconds: int) -> Window:
         self.tree.settle()
         return load.press(self.tree, self.url, self.files[at.rows], at.connections, seconds, self.token)
+
+
+class Asked(Protocol):
+    """What can be measured in turn with something else."""
+
+    def window(self, at: Load, seconds: int) -> Window:
+        """Some seconds under a load."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A model's own call without a server, one after another, in a process on the servers' core."""
+
+    tree: Tree
+
+    def window(self, at: Load, seconds: int) -> Window:  # noqa: ARG002
+        """See `Asked`; a request is one call with 1,000 rows."""
+        requests, foreign = load.undisturbed(self.tree, partial(self._calls, seconds))
+        return Window(requests, 0.0, 0.0, 0.0, 0, 0.0, foreign)
+
+    def _calls(self, seconds: int) -> float:
+        """Calls a second."""
+        asked, told = self.tree.keeper.stdin, self.tree.keeper.stdout
+        assert asked is not None
+        assert told is not None
+        print(seconds, file=asked, flush=True)
+        line = told.readline()
+        if not line:
+            raise SystemExit(f"the bare call ended with {self.tree.keeper.wait()}")
+        return float(line)
 
 
 @dataclass(frozen=True)
@@ -159,7 +192,7 @@ def press(
     """
     warm = target.window(Load(1, 16), 1)
     for at in loads:
-        seconds = effort.seconds * (2 if warm.requests < SLOW and at == BUSY else 1)
+        seconds = _seconds(at, effort) * (2 if warm.requests < SLOW and at == BUSY else 1)
 
         def take(at: Load = at, seconds: int = seconds) -> list[Window]:
             asked = [beside, target] if beside and at in turns else [target]
@@ -183,10 +216,26 @@ def press(
             say(f"    Millpond in turn: {measured.pairs[at].ratio:.2f} x")
 
 
-def in_turn(measured: Measured, first: Target, second: Target, effort: Effort) -> None:
-    """Ask two of Millpond's models in turn."""
-    found = _calm(lambda: [first.window(BUSY, effort.seconds), second.window(BUSY, effort.seconds)], effort.windows)
-    measured.pairs[BUSY] = _pair(found)
+def in_turn(measured: Measured, first: Asked, second: Asked, effort: Effort, at: Load = BUSY) -> None:
+    """Ask one of Millpond's models in turn with another, or with what does the same without a server."""
+    seconds = _seconds(at, effort)
+    found = _calm(lambda: [first.window(at, seconds), second.window(at, seconds)], effort.windows)
+    measured.pairs[at] = _pair(found)
+
+
+@contextmanager
+def bare(folder: Path, model: str) -> Iterator[Bare]:
+    """The bare call of a scikit-learn pipeline with a frame."""
+    program = [sys.executable, "-m", "benchmarks.inference.peers.bare_call"]
+    command = [*program, str(folder / "models" / model), str(folder / "cases" / f"{model}.json")]
+    log, core = folder / "bare.log", processes.SERVER_CORE
+    with load.started(command, processes.ROOT, log, {}, core, subprocess.PIPE, subprocess.PIPE) as tree:
+        yield Bare(tree)
+
+
+def _seconds(at: Load, effort: Effort) -> int:
+    """Of large requests, those that are under way when a window ends are many of its own: it is made longer."""
+    return effort.seconds * (4 if at == LARGE else 1)
 
 
 def _pair(found: Sequence[Sequence[Window]]) -> Pair:

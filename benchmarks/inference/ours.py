@@ -24,11 +24,13 @@ from benchmarks.inference.load import Tree, say
 from benchmarks.inference.measure import (
     EVERY,
     FAILURES,
+    LARGE,
     SMALL,
     Effort,
     Load,
     Measured,
     Target,
+    bare,
     in_turn,
     press,
     told,
@@ -45,6 +47,7 @@ LOADS: dict[str, Sequence[Load]] = {
     "neighbours": EVERY,
 }
 TURNS = {"keyed": "lightgbm", "mixed": "sampled"}  # models that are measured in turn
+NATIVE = "neighbours"  # answered by its own process, in turn with the bare call of its estimator
 _AGAIN = 60.0  # seconds that each model has to answer, also after the serving process was killed
 _UP = 240.0  # seconds that the control process has to load MLflow, as long as peers have to start
 
@@ -113,6 +116,9 @@ def _model(ours: Ours, measured: Measured, folder: Path, target: Target, client:
             if model in (first, second) and {first, second} <= {*ours.targets}:
                 by = next(each for each in ours.found if each.model == first)
                 in_turn(by, ours.targets[first], ours.targets[second], effort)
+        if model == NATIVE:
+            with bare(folder, model) as call:
+                in_turn(measured, target, call, effort, LARGE)
     except FAILURES as failed:
         measured.reason = told(failed)
         say(f"  {NAME} on {model}: {measured.reason}")

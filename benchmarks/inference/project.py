@@ -6,18 +6,14 @@ FOLDER/project     a Millpond project, ingested and trained: models `mixed`, `sa
                    its answers logged, `neighbours`, and `keyed`, whose second version answers 10 % of the requests
 FOLDER/models      for every server: `lightgbm`, saved by MLflow, and copies of the versions `mixed`, `neighbours`
 FOLDER/cases       for each model JSON: names and types of columns, rows, and the probability of each by the model
-
-`python -m benchmarks.inference.project bare FOLDER MODEL CORE` times the model by itself.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,32 +200,9 @@ def _case(
     (folder / "cases" / f"{model}.json").write_text(json.dumps(case))
 
 
-def bare_call(folder: Path, model: str) -> float:
-    """Rows a second of calling the bare pipeline with a frame of 1,000, one call after another; the best of three."""
-    import cloudpickle
-    import pandas as pd
-
-    case = json.loads((folder / "cases" / f"{model}.json").read_text())
-    frame = pd.DataFrame(case["rows"], columns=list(case["types"])).astype({"member": float})
-    with (folder / "models" / model / "model.pkl").open("rb") as file:
-        pipeline = cloudpickle.load(file)
-    best = 0.0
-    for _ in range(3):
-        began, calls = time.perf_counter(), 0
-        while calls < 5 or time.perf_counter() - began < 1:
-            pipeline.predict_proba(frame)
-            calls += 1
-        best = max(best, calls * len(frame) / (time.perf_counter() - began))
-    return best
-
-
 def main() -> None:
-    if sys.argv[1] == "make":
-        make(Path(sys.argv[2]))
-        processes.tell()
-    else:
-        os.sched_setaffinity(0, {int(sys.argv[4])})
-        processes.tell(rows=bare_call(Path(sys.argv[2]), sys.argv[3]))
+    make(Path(sys.argv[2]))
+    processes.tell()
 
 
 if __name__ == "__main__":

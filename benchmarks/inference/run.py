@@ -40,9 +40,6 @@ def run(only: Sequence[str] = (), quick: bool = False) -> Figures:
 
 
 def _measured(folder: Path, wanted: Sequence[str], effort: Effort) -> Figures:
-    bare = processes.child(
-        "benchmarks.inference.project", "bare", str(folder), "neighbours", str(processes.SERVER_CORE)
-    )["rows"]
     found: list[Measured] = []
     with ExitStack() as stack:
         mine = None
@@ -58,4 +55,4 @@ def _measured(folder: Path, wanted: Sequence[str], effort: Effort) -> Figures:
                 turns = goals.turns(server.name, model)
                 found.append(measure.peer(server, folder, model, effort, targets.get(model), turns))
         worker = mine.worker if mine else ours.Worker(reason="not measured")
-    return figures.of(found, list(goals.rows(found, worker, bare)), quick=effort is QUICK)
+    return figures.of(found, list(goals.rows(found, worker)), quick=effort is QUICK)

@@ -10,10 +10,15 @@ import numpy as np
 
 
 class Scorer:
-    """The LightGBM booster or the scikit-learn pipeline of a folder, called in this process with one thread."""
+    """The LightGBM booster or the scikit-learn pipeline of a folder, called in this process with one thread.
+
+    Attributes:
+        pipeline: The pipeline itself, where that is what the folder holds.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._booster: Any = None
+        self.pipeline: Any = None
         if (folder / "model.lgb").exists():
             import lightgbm
 
@@ -22,7 +27,7 @@ class Scorer:
             import cloudpickle
 
             with (folder / "model.pkl").open("rb") as file:
-                self._pipeline = cloudpickle.load(file)
+                self.pipeline = cloudpickle.load(file)
 
     @property
     def matrix(self) -> bool:
@@ -38,7 +43,7 @@ class Scorer:
         """Probabilities of named columns."""
         import pandas as pd
 
-        found: np.ndarray[Any, Any] = self._pipeline.predict_proba(pd.DataFrame(dict(values)))[:, 1]
+        found: np.ndarray[Any, Any] = self.pipeline.predict_proba(pd.DataFrame(dict(values)))[:, 1]
         return found
 
     def document(self, document: Mapping[str, Any]) -> list[float]:

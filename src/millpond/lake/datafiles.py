@@ -20,6 +20,10 @@ _ROWS_PER_GROUP = 122_880
 _BYTES_PER_GROUP = 64 << 20
 _BYTES_PER_FILE = 256 << 20
 
+#: Values of a column that are looked at before a file of it begins; and the share of them from which on so many are
+#: different that a dictionary of them all would be longer than what it saves.
+_LOOKED_AT, _MOSTLY_DIFFERENT = 4096, 0.95
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -120,7 +124,10 @@ class _Writer:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.paths.append(path)
             self._sink = pa.OSFile(str(path), "wb")
-            self._file = pq.ParquetWriter(self._sink, self.target, compression="zstd", store_schema=False)
+            encoded: Any = _repeating(rows)
+            self._file = pq.ParquetWriter(
+                self._sink, self.target, compression="zstd", store_schema=False, use_dictionary=encoded
+            )
         self._file.write_table(rows, row_group_size=max(rows.num_rows, 1))
         self.rows += rows.num_rows
         if self._sink.tell() >= _BYTES_PER_FILE:
@@ -178,3 +185,20 @@ def describe(path: Path, names: list[str], schema: Schema, location: str, metada
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
+
+
+def _repeating(rows: pa.Table) -> list[str]:
+    """The columns whose values are worth a dictionary.
+
+    Where few values repeat, as in measurements and ids, a dictionary takes most of the time of writing, and makes the
+    file larger.
+    """
+    import pyarrow as pa
+
+    every = max(1, rows.num_rows // _LOOKED_AT)
+    looked_at = rows.take(pa.array(range(0, rows.num_rows, every), pa.int64()))
+    return [
+        name
+        for name, column in zip(looked_at.column_names, looked_at.columns, strict=True)
+        if not pa.types.is_nested(column.type) and len(column.unique()) <= _MOSTLY_DIFFERENT * looked_at.num_rows
+    ]

@@ -296,7 +296,9 @@ def test_what_goes_the_short_way() -> None:
     assert quick_matrix(f'{{"inputs":[{{{REST},"data":[1,2]}}]}}'.encode(), signature, 0) is None
 
 
-def test_without_the_library_all_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_all_is_in_doubt_and_a_warning_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     wrong = tmp_path / "libnumbers.so"
     wrong.write_bytes(b"no library")
     load_library.cache_clear()
@@ -304,6 +306,10 @@ def test_without_the_library_all_is_in_doubt(tmp_path: Path, monkeypatch: pytest
         for path in (wrong, tmp_path / "none.so", KERNELS):
             monkeypatch.setattr("millpond.serving.protocol.numbers.LIBRARY", path)
             assert NumberReader().find(body("[1,2]"), LIMIT) is None
+            assert NumberReader().find(body("[1,2]"), LIMIT) is None
+            (warning,) = caplog.messages
+            assert "the slower way" in warning
+            caplog.clear()
             load_library.cache_clear()
     finally:
         load_library.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,8 @@ FRACTIONS, NULLS = 1, 2
 #: Shapes that are remembered by a reader.
 _VIEWS = 256
 
+_log = logging.getLogger("millpond.serving")
+
 _TOLD = ("start", "end", "count", "rows", "flags")
 
 
@@ -36,18 +39,27 @@ class _Reading(ctypes.Structure):
 
 @cache
 def load_library() -> ctypes.PyDLL | None:
-    """The loaded library; None where it was not built, was built of another release, or does not run here."""
+    """The loaded library; None where it was not built, was built of another release, or does not run here.
+
+    Without it, requests are read as exactly, and slower; a warning says so once.
+    """
     try:
         found = ctypes.PyDLL(str(LIBRARY))  # calls are too short to let go of the interpreter for them
         found.millpond_numbers.restype = found.millpond_reading_size.restype = ctypes.c_int64
         built = (found.millpond_numbers(), found.millpond_reading_size())
-    except (OSError, AttributeError):
+    except (OSError, AttributeError) as error:
+        _warn(str(error))
         return None
     if built != (LAYOUT, ctypes.sizeof(_Reading)):
+        _warn(f"{LIBRARY} was built of another release")
         return None
     found.millpond_read_numbers.restype = ctypes.c_int64
     found.millpond_read_numbers.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]
     return found
+
+
+def _warn(why: str) -> None:
+    _log.warning("requests of many numbers are read the slower way: %s; install Millpond again", why)
 
 
 class NumberReader:
