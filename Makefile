@@ -44,7 +44,7 @@ check: lint ## a minute: that, and fast tests
 
 test: lint .venv/.extras ## all of it
 	@$(RUN) python tests/requirements.py
-	@$(RUN) pytest -n 2 --dist loadfile
+	@$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder  # whole walks first: unit tests even out the end
 
 bench: install .venv/.extras ## figures, as ratios, into benchmarks/RESULTS.md
 	@$(RUN) python -m benchmarks

@@ -122,6 +122,17 @@ class TestScanning:
         assert read(engine, first) == [(1, "x")]
         assert read(engine, last, "i, c") == [(1, "y"), (2, None)]
 
+    @pytest.mark.parametrize("nulls", [1, 5_000])
+    def test_nulls_beside_one_value(self, lake, engine, nulls):
+        values = {"s": "x", "b": b"x", "i": 1, "f": 0.5, "o": True, "d": date(2026, 1, 2), "t": AT}
+        columns = {name: [value, *[None] * nulls] for name, value in values.items()}
+        columns["n"] = [{"s": value, "i": 1 if value else None} for value in columns["s"]]
+        snapshot = lake.append("t", pa.table({"number": range(nulls + 1), **columns}))
+        for name in [*values, "n.s", "n.i"]:
+            counted = f"SELECT count(*), min(number) FROM {engine.scan(snapshot)} AS t WHERE t.{name} IS"
+            assert engine.rows(f"{counted} NULL") == [(nulls, 1)], name
+            assert engine.rows(f"{counted} NOT NULL") == [(1, 0)], name
+
     def test_names_that_change_places(self, lake, engine):
         lake.append("t", pa.table({"i": [1, 2], "a": ["x", "y"], "b": ["z", None]}))
         lake.rename_column("t", "a", "c")

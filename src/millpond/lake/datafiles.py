@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,17 +188,43 @@ def describe(path: Path, names: list[str], schema: Schema, location: str, metada
 
 
 def _repeating(rows: pa.Table) -> list[str]:
-    """The columns whose values are worth a dictionary.
+    """The columns whose values are worth a dictionary, as paths of Parquet.
 
-    Where few values repeat, as in measurements and ids, a dictionary takes most of the time of writing, and makes the
-    file larger.
+    Where few values repeat, as in measurements, a dictionary takes most of the time of writing, and makes the file
+    larger; numbers in lists and structs are taken for such. Texts and bytes have one in any case: of a column without,
+    that holds one value and nulls, DuckDB 2.0 gives all rows where `IS NULL` is asked for.
     """
     import pyarrow as pa
 
     every = max(1, rows.num_rows // _LOOKED_AT)
     looked_at = rows.take(pa.array(range(0, rows.num_rows, every), pa.int64()))
-    return [
-        name
-        for name, column in zip(looked_at.column_names, looked_at.columns, strict=True)
-        if not pa.types.is_nested(column.type) and len(column.unique()) <= _MOSTLY_DIFFERENT * looked_at.num_rows
-    ]
+    found = [path for field in rows.schema for path, type in _leaves(field.name, field.type) if _is_text(type)]
+    for name, column in zip(looked_at.column_names, looked_at.columns, strict=True):
+        if not (pa.types.is_nested(column.type) or _is_text(column.type)):
+            different = len(column.unique())
+            if different <= _MOSTLY_DIFFERENT * looked_at.num_rows:
+                found.append(name)
+    return found
+
+
+def _leaves(path: str, type: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """The paths of what a column holds in Parquet, and their types."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(type):
+        for field in type.fields:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_map(type):
+        yield from _leaves(f"{path}.key_value.key", type.key_type)
+        yield from _leaves(f"{path}.key_value.value", type.item_type)
+    elif pa.types.is_list(type) or pa.types.is_large_list(type):
+        yield from _leaves(f"{path}.list.element", type.value_type)
+    else:
+        yield path, type
+
+
+def _is_text(type: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(fits(type) for fits in kinds)

@@ -67,8 +67,13 @@ def publish(store, values, hour=1, full=True):
 
 
 def live(store, shop):
+    return live_of(store, shop)[0]
+
+
+def live_of(store, *shops):
+    """The values of several shops, of one moment."""
     with store.read() as reading:
-        return reading.live(LIVE, [(shop,)], [to_microseconds(T0 + timedelta(days=1))])[0]
+        return reading.live(LIVE, [(each,) for each in shops], [to_microseconds(T0 + timedelta(days=1))] * len(shops))
 
 
 def values(store, *shops):
@@ -380,8 +385,8 @@ class TestRedisGone:
         for count in (20, 60, 100):
             until(lambda count=count: (live(one, "a") or (0,))[0] >= count)
             redis_server.kill()
-            seen = live(one, "a")
-            assert seen == live(one, "b")
+            first, second = live_of(one, "a", "b")
+            assert first == second
             redis_server.start()
         until(lambda: live(one, "a")[0] >= 140)
         os.kill(pushing.pid, signal.SIGKILL)
@@ -394,7 +399,8 @@ class TestRedisGone:
             assert each not in found
             found.add(each)
         assert set(acknowledged) <= found
-        assert live(one, "a")[0] == live(one, "b")[0] == len(found) / 2
+        first, second = live_of(one, "a", "b")
+        assert first[0] == second[0] == len(found) / 2
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.parametrize("rows", [10, 5_000, 200_000])
-def test_only_columns_whose_values_repeat_have_dictionaries(lake, rows):
+def test_numbers_that_do_not_repeat_have_no_dictionary(lake, rows):
     table = pa.table(
         {
             "id": [f"p-{each}" for each in range(rows)],
@@ -15,6 +15,7 @@ def test_only_columns_whose_values_repeat_have_dictionaries(lake, rows):
             "account": pa.array([each * 7919 % 2_000 % (rows // 2) for each in range(rows)], pa.int64()),
             "city": [("Ulm", None, "Bern")[each % 3] for each in range(rows)],
             "vector": [[each / 3, 1.0] for each in range(rows)],
+            "lines": [[{"item": f"i{each}", "price": each / 3, "tags": ["new"]}] for each in range(rows)],
             "paid": pa.array([each % 2 == 0 for each in range(rows)]),
         }
     )
@@ -25,5 +26,6 @@ def test_only_columns_whose_values_repeat_have_dictionaries(lake, rows):
     for group in range(metadata.num_row_groups):
         columns = [metadata.row_group(group).column(index) for index in range(metadata.num_columns)]
         found |= {each.path_in_schema for each in columns if each.has_dictionary_page}
-    assert found == {"price", "account", "city"}
+    texts = {"id", "city", "lines.list.element.item", "lines.list.element.tags.list.element"}
+    assert found == {*texts, "price", "account"}
     assert pq.read_table(file).to_pylist() == table.to_pylist()
