@@ -50,7 +50,9 @@ class PlatformReader:
     def _state(self, model: str, version: int) -> DeploymentState:
         """How the serving worker says that a version is; "starting" where it does not answer within a second."""
         try:
-            answer = ask_worker(self._workers, "GET", f"/v2/models/{model}/versions/{version}/ready", timeout=1.0)
+            answer = ask_worker(
+                self._workers, "GET", f"/v2/models/{model}/versions/{version}/ready", timeout=1.0, patience=0.0
+            )
         except Unavailable:
             return "starting"
         return "live" if answer.is_success else "failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,10 @@ from millpond.core.errors import Unavailable
 
 if TYPE_CHECKING:
     import httpx
+
+#: Seconds for which a question waits for a worker that can be reached, as when a lone one is started again; and between
+#: two looks for one.
+PATIENCE, LOOK_EVERY = 5.0, 0.05
 
 
 def ask_worker(
@@ -21,8 +26,9 @@ def ask_worker(
     content: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     timeout: float,
+    patience: float = PATIENCE,
 ) -> httpx.Response:
-    """What one of the workers answers.
+    """What one of the workers answers. Only a question that has reached none is put to another, or again.
 
     Args:
         sockets: Where the workers listen.
@@ -31,24 +37,32 @@ def ask_worker(
         content: The body, if any.
         headers: Headers of the request.
         timeout: Seconds for which a worker may be silent.
+        patience: Seconds for which to wait for a worker that can be reached.
 
     Raises:
         Unavailable: None can be reached, or the one that was did not answer.
     """
     import httpx
 
+    until = time.monotonic() + patience
     failure: Exception | None = None
-    for socket in random.sample(sockets, len(sockets)):
-        try:
-            with client_of(socket, timeout=timeout) as client:
-                return client.request(method, path, content=content, headers=headers)
-        except httpx.ConnectError as error:
-            failure = error  # nothing was asked yet: another one may
-        except httpx.TransportError as error:
-            failure = error
-            break
+    while True:
+        for socket in random.sample(sockets, len(sockets)):
+            try:
+                with client_of(socket, timeout=timeout) as client:
+                    return client.request(method, path, content=content, headers=headers)
+            except httpx.ConnectError as error:
+                failure = error  # nothing was asked yet
+            except httpx.TransportError as error:
+                raise _silent() from error
+        if time.monotonic() >= until:
+            raise _silent() from failure
+        time.sleep(LOOK_EVERY)
+
+
+def _silent() -> Unavailable:
     hint = "it starts within some seconds of `millpond up`; see .millpond/logs"
-    raise Unavailable("The serving worker does not answer", hint=hint) from failure
+    return Unavailable("The serving worker does not answer", hint=hint)
 
 
 def client_of(socket: Path, *, timeout: float) -> httpx.Client:

@@ -14,6 +14,8 @@ import httpcore
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from millpond.platform.workers import LOOK_EVERY, PATIENCE
+
 _log = logging.getLogger("millpond.server")
 
 _HOP_BY_HOP = frozenset(
@@ -26,8 +28,6 @@ _TIMEOUT = {"connect": 2.0, "write": 60.0, "read": None, "pool": 10.0}
 _CALLERS_TIMEOUT = b"x-request-timeout"
 #: Paths that tell how the part is, and so do not wait until it is better.
 _HEALTH = "/v2/health/"
-#: Seconds for which a request waits for a process that can be reached, and between two looks for one.
-_PATIENCE, _LOOK_EVERY = 5.0, 0.05
 #: Requests that may wait so; more are refused at once.
 _MOST_WAITING = 256
 _NOT_ANSWERING = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
@@ -54,7 +54,7 @@ class Forward:
 
     sockets: tuple[Path, ...]
     name: str
-    patience: float = _PATIENCE
+    patience: float = PATIENCE
     _pools: dict[int, httpcore.AsyncConnectionPool] = field(default_factory=dict, init=False, repr=False)
     _busy: Counter[int] = field(default_factory=Counter, init=False, repr=False)
     _turn: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False)
@@ -166,7 +166,7 @@ class Forward:
         self._waiting += 1
         try:
             while anyio.current_time() < until:
-                await anyio.sleep(_LOOK_EVERY)
+                await anyio.sleep(LOOK_EVERY)
                 if await self._offer(request, send):
                     return True
         finally:
