@@ -117,13 +117,11 @@ class MLflowStore:
 
     def directory(self, version: Version) -> Path:
         """See `ports.ModelStore.directory`. Nothing is copied; nothing may be changed in it."""
-        location = self._tables.location(version.model, version.number)
         try:
-            directory = artifact_directory(location or "", self._artifacts)
+            directory = artifact_directory(version.location, self._artifacts)
         except ValueError as error:
-            raise NotFound(
-                f"the files of {version} are not in this store", where=location or f"{version.model}/{version.number}"
-            ) from error
+            where = version.location or str(version)
+            raise NotFound(f"the files of {version} are not in this store", where=where) from error
         if not (directory / "MLmodel").is_file():
             raise NotFound(
                 f"the files of {version} are missing", where=str(directory), hint="restore the directory from a copy"

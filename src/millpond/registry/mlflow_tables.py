@@ -26,7 +26,10 @@ _WAIT_SECONDS = 20
 # MLflow keeps the rows of deleted versions, under this stage.
 _LIVE = "current_stage <> 'Deleted_Internal' AND workspace = 'default'"
 _MODELS = f"SELECT DISTINCT name FROM model_versions WHERE {_LIVE} ORDER BY name"
-_VERSIONS = f"SELECT version, run_id, creation_time FROM model_versions WHERE name = ? AND {_LIVE} ORDER BY version"
+_VERSIONS = f"""
+    SELECT version, run_id, creation_time, storage_location FROM model_versions
+    WHERE name = ? AND {_LIVE} ORDER BY version
+"""
 _TAGS = "SELECT version, key, value FROM model_version_tags WHERE name = ? AND workspace = 'default'"
 _ALIASES = "SELECT version, alias FROM registered_model_aliases WHERE name = ? AND workspace = 'default' ORDER BY alias"
 _METRICS = f"""
@@ -36,7 +39,6 @@ _METRICS = f"""
 """
 _PARAMS = "SELECT key, value FROM params WHERE run_uuid = ? ORDER BY key"
 _EXPERIMENT = "SELECT experiment_id FROM runs WHERE run_uuid = ?"
-_LOCATION = f"SELECT storage_location FROM model_versions WHERE name = ? AND version = ? AND {_LIVE}"
 
 
 class MLflowTables:
@@ -73,16 +75,11 @@ class MLflowTables:
                 aliases=tuple(aliases[number]),
                 metrics=metrics[number],
                 fingerprint=tags[number].get(FINGERPRINT, ""),
+                location=location or "",
                 tags=user_tags(tags[number]),
             )
-            for number, run_id, created in found
+            for number, run_id, created, location in found
         ]
-
-    def location(self, model: str, number: int) -> str | None:
-        """Artifact URI of a version's files, or None where there is no such version."""
-        with self._reading() as read:
-            rows = read(_LOCATION, model, number)
-        return str(rows[0][0]) if rows else None
 
     def params(self, run_id: str) -> dict[str, str]:
         """Parameters of a run, as text, by name."""

@@ -110,6 +110,7 @@ class Version:
         aliases: Such as ("champion",), sorted.
         metrics: As in `Candidate`.
         fingerprint: As in `Lineage`.
+        location: Artifact URI of its files.
         tags: Further tags.
     """
 
@@ -121,6 +122,7 @@ class Version:
     aliases: tuple[str, ...]
     metrics: Mapping[str, float]
     fingerprint: str
+    location: str
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:

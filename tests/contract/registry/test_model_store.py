@@ -111,7 +111,7 @@ def test_what_does_not_exist_is_not_found(model_store: ModelStore, first: Versio
         assert "versions: 1" in missing.value.hint
     for question in (model_store.directory, model_store.lineage, model_store.spec, model_store.report):
         with pytest.raises(NotFound):
-            question(replace(first, number=99))
+            question(replace(first, number=99, location=f"{first.location}-gone"))
     with pytest.raises(NotFound):
         model_store.set_alias("other", "champion", 1)
 
