@@ -38,13 +38,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in BENCHMARKS]:
         parser.error(f"there is no {', '.join(unknown)}")
+    write = arguments.write or not sys.argv[1:]
     options = {"only": [name for name in arguments.only.split(",") if name], "quick": arguments.quick}
+    if write:
+        options["keep"] = lambda figures: figures.over(Figures.read()).keep()
     signal.signal(signal.SIGTERM, terminated)
     failed = []
     for name in arguments.names or BENCHMARKS:
         print(f"running {name} ...", file=sys.stderr, flush=True)
         try:
-            one(name, options if name == "inference" else {}, write=arguments.write or not sys.argv[1:])
+            one(name, options if name == "inference" else {}, write=write)
         except (Exception, SystemExit) as reason:
             traceback.print_exception(reason)
             failed.append(name)

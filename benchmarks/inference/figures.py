@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import page
-from benchmarks.inference.bodies import MANY
 from benchmarks.inference.goals import TITLES
-from benchmarks.inference.measure import CALM, CONNECTIONS, LARGE, Load, Measured
+from benchmarks.inference.measure import CALM, CONNECTIONS, EVERY, Load, Measured
 from benchmarks.inference.ours import NAME
 
 FILE = Path(__file__).with_name("figures.json")
@@ -26,7 +25,7 @@ _ABOUT = {
     "sampled": "The same with 1 % of the answers in the prediction log.",
     "neighbours": "10 numbers, 2 strings and a boolean to 3,000 neighbours.",
 }
-_HEAD = ["server", *(f"1 row, c={each}" for each in CONNECTIONS), f"{MANY:,} rows, c={LARGE.connections}"]
+_HEAD = ["server", *(f"{'1 row' if at.rows == 1 else f'{at.rows:,} rows'}, c={at.connections}" for at in EVERY)]
 _HEAD += ["p50/p99 ms, c=1", f"p50/p99 ms, c={CONNECTIONS[-1]}", "CPU µs", "MiB", "start s", "measured"]
 _NOTE = f"""Every server on one core, wrk on another; c connections each ask again once they are answered. Requests a
 second, medians of windows; CPU is of all processes of a server for a request of one row at c={CONNECTIONS[-1]}. Goals
@@ -103,7 +102,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         busy = _window(row, Load(1, CONNECTIONS[-1]))
         cells = [row["server"]]
-        cells += [_requests(_window(row, at)) for at in (*(Load(1, each) for each in CONNECTIONS), LARGE)]
+        cells += [_requests(_window(row, at)) for at in EVERY]
         cells += [_latency(_window(row, Load(1, each))) for each in (1, CONNECTIONS[-1])]
         cells += [f"{busy['cpu']:,.0f}" if busy else "", f"{row['memory']:,.0f}" if row["memory"] else ""]
         cells += [f"{row['ready']:.1f}" if row["ready"] else "", row["measured"]]

@@ -42,7 +42,7 @@ class Load:
 
 BUSY, LARGE = Load(1, 64), Load(MANY, 16)
 SMALL = tuple(Load(1, each) for each in CONNECTIONS)
-EVERY, FEW = (*SMALL, LARGE), (Load(1, 1), BUSY, LARGE)
+EVERY = (*SMALL, *(Load(MANY, each) for each in CONNECTIONS))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def peer(
                 tree.pin(processes.SERVER_CORE)
                 bodies.check(case, server.body, server.read, client, launch.url)
                 target = Target(tree, launch.url, bodies.write(folder, case, server.body))
-                press(measured, target, EVERY if model == "lightgbm" else FEW, effort, beside, turns)
+                press(measured, target, EVERY, effort, beside, turns)
     except FAILURES as failed:
         measured.reason = told(failed)
         say(f"  {server.name} on {model}: {measured.reason}")
@@ -235,7 +235,7 @@ def bare(folder: Path, model: str) -> Iterator[Bare]:
 
 def _seconds(at: Load, effort: Effort) -> int:
     """Of large requests, those that are under way when a window ends are many of its own: it is made longer."""
-    return effort.seconds * (4 if at == LARGE else 1)
+    return effort.seconds * (1 if at.rows == 1 else 2 if at.connections == 1 else 4)
 
 
 def _pair(found: Sequence[Sequence[Window]]) -> Pair:

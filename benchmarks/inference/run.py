@@ -11,7 +11,7 @@ Ratios are of windows of the two servers in turn, while Millpond keeps running.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,8 +24,13 @@ from benchmarks.inference.measure import Effort, Measured
 QUICK, FULL = Effort(seconds=1, windows=1), Effort(seconds=1, windows=3)
 
 
-def run(only: Sequence[str] = (), quick: bool = False) -> Figures:
+def run(only: Sequence[str] = (), quick: bool = False, keep: Callable[[Figures], object] = lambda _: None) -> Figures:
     """Measure every server, or some by name; ratios to Millpond need it among them.
+
+    Args:
+        only: Names of servers; none are all.
+        quick: One window a load.
+        keep: Given the figures so far after each server, so that those are not lost when the run is cut off.
 
     Raises:
         SystemExit: A name is not known, or the models cannot be made. A server that fails has a row that says why.
@@ -36,10 +41,10 @@ def run(only: Sequence[str] = (), quick: bool = False) -> Figures:
     with tempfile.TemporaryDirectory(prefix="inference", ignore_cleanup_errors=True) as name:
         say("  making the models ...")
         processes.child("benchmarks.inference.project", "make", name)
-        return _measured(Path(name), only or known, QUICK if quick else FULL)
+        return _measured(Path(name), only or known, QUICK if quick else FULL, keep)
 
 
-def _measured(folder: Path, wanted: Sequence[str], effort: Effort) -> Figures:
+def _measured(folder: Path, wanted: Sequence[str], effort: Effort, keep: Callable[[Figures], object]) -> Figures:
     found: list[Measured] = []
     with ExitStack() as stack:
         mine = None
@@ -54,5 +59,6 @@ def _measured(folder: Path, wanted: Sequence[str], effort: Effort) -> Figures:
             for model in server.models if server.name in wanted else ():
                 turns = goals.turns(server.name, model)
                 found.append(measure.peer(server, folder, model, effort, targets.get(model), turns))
+            keep(figures.of(found, [], quick=effort is QUICK))
         worker = mine.worker if mine else ours.Worker(reason="not measured")
     return figures.of(found, list(goals.rows(found, worker)), quick=effort is QUICK)
