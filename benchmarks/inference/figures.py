@@ -26,7 +26,7 @@ _ABOUT = {
     "neighbours": "10 numbers, 2 strings and a boolean to 3,000 neighbours.",
 }
 _HEAD = ["server", *(f"{'1 row' if at.rows == 1 else f'{at.rows:,} rows'}, c={at.connections}" for at in EVERY)]
-_HEAD += ["p50/p99 ms, c=1", f"p50/p99 ms, c={CONNECTIONS[-1]}", "CPU µs", "MiB", "start s", "measured"]
+_HEAD += ["1 row p50/p99 ms, c=1", f"1 row p50/p99 ms, c={CONNECTIONS[-1]}", "CPU µs", "MiB", "start s", "measured"]
 _NOTE = f"""Every server on one core, wrk on another; c connections each ask again once they are answered. Requests a
 second, medians of windows; CPU is of all processes of a server for a request of one row at c={CONNECTIONS[-1]}. Goals
 are of windows of both servers in turn. Windows in which others used more than {CALM:.0%} of a core are taken again;
