@@ -127,8 +127,9 @@ class TestScanning:
         values = {"s": "x", "b": b"x", "i": 1, "f": 0.5, "o": True, "d": date(2026, 1, 2), "t": AT}
         columns = {name: [value, *[None] * nulls] for name, value in values.items()}
         columns["n"] = [{"s": value, "i": 1 if value else None} for value in columns["s"]]
+        columns["x"] = pa.array([b"ab", *[None] * nulls], pa.binary(2))
         snapshot = lake.append("t", pa.table({"number": range(nulls + 1), **columns}))
-        for name in [*values, "n.s", "n.i"]:
+        for name in [*values, "n.s", "n.i", "x"]:
             counted = f"SELECT count(*), min(number) FROM {engine.scan(snapshot)} AS t WHERE t.{name} IS"
             assert engine.rows(f"{counted} NULL") == [(nulls, 1)], name
             assert engine.rows(f"{counted} NOT NULL") == [(1, 0)], name

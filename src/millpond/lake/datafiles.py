@@ -226,5 +226,6 @@ def _leaves(path: str, type: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
 def _is_text(type: pa.DataType) -> bool:
     import pyarrow as pa
 
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    return any(fits(type) for fits in kinds)
+    texts = (pa.types.is_string, pa.types.is_large_string)
+    bytes_ = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(fits(type) for fits in (*texts, *bytes_))
