@@ -20,8 +20,8 @@ _ROWS_PER_GROUP = 122_880
 _BYTES_PER_GROUP = 64 << 20
 _BYTES_PER_FILE = 256 << 20
 
-#: Values of a column that are looked at before a file of it begins; and the share of them from which on so many are
-#: different that a dictionary of them all would be longer than what it saves.
+#: Most values of a column that are looked at before a file of it begins; and the share of different ones among them
+#: beyond which a dictionary of them all would be longer than what it saves.
 _LOOKED_AT, _MOSTLY_DIFFERENT = 4096, 0.95
 
 
@@ -196,7 +196,7 @@ def _repeating(rows: pa.Table) -> list[str]:
     """
     import pyarrow as pa
 
-    every = max(1, rows.num_rows // _LOOKED_AT)
+    every = rows.num_rows // _LOOKED_AT + 1
     looked_at = rows.take(pa.array(range(0, rows.num_rows, every), pa.int64()))
     found = [path for field in rows.schema for path, type in _leaves(field.name, field.type) if _is_text(type)]
     for name, column in zip(looked_at.column_names, looked_at.columns, strict=True):
