@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
+WAIT = 15_000  # milliseconds, for what a page is asked to show
 RUN = Path(__file__).parent.parent / "integration" / "server" / "run_faces_example.py"
 
 
@@ -47,8 +48,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 @pytest.fixture(scope="module")  # its event loop must be gone before other modules run theirs
 def chromium() -> Iterator[Browser]:
     """A real browser; never left out silently."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=WAIT)
     if not CHROMIUM.exists():
         pytest.fail(f"There is no browser at {CHROMIUM}: install the Debian package `chromium`.", pytrace=False)
     with sync_playwright() as playwright:
@@ -75,7 +77,7 @@ class Watched:
 @pytest.fixture
 def watched(chromium: Browser, platform: Platform) -> Iterator[Watched]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(WAIT)
     page = context.new_page()
     complaints: list[str] = []
 

@@ -72,6 +72,18 @@ def test_features_are_found_while_one_types(signed_in: Any, platform: Any) -> No
     assert signed_in.complaints == []
 
 
+def test_what_was_typed_before_the_scripts_came_is_searched_for(signed_in: Any, platform: Any) -> None:
+    page = signed_in.page
+    held: list[Any] = []
+    page.route("**/htmx.min.js", lambda route: held.append(route))  # noqa: PLW0108 -- a bound method cannot be wrapped
+    page.goto(platform.url + "/features", wait_until="commit")
+    page.get_by_label("Search names").fill("tag:weather")
+    expect(page.locator("#features h2")).to_have_text("11 features")
+    held.pop().continue_()
+    expect(page.locator("#features h2")).to_contain_text("3 features")
+    assert signed_in.complaints == []
+
+
 def test_errors_stand_beside_their_fields(signed_in: Any, platform: Any) -> None:
     page = signed_in.page
     page.goto(platform.url + "/models/late_arrival")

@@ -1,4 +1,5 @@
-// Draws what flows into what on the overview, and lights up the neighbours of the card one looks at.
+// Draws what flows into what on the overview, and lights up the neighbours of the card one looks at. Searches for what
+// was typed before anything listened.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -56,6 +57,14 @@ function light(event) {
   }
 }
 
+// A field can be typed into, or filled by the browser from an earlier visit, before the scripts are there.
+function searchWhatWasTyped(event) {
+  for (const field of event.target.querySelectorAll("input[type=search]")) {
+    if (field.value !== field.defaultValue) field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+}
+
+document.addEventListener("htmx:after:init", searchWhatWasTyped);
 document.addEventListener("mouseover", light);
 document.addEventListener("focusin", light);
 window.addEventListener("resize", draw);
