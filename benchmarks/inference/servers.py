@@ -88,9 +88,13 @@ def _mlflow(python: str, model: Path, _: Path, __: bodies.Case) -> Launch:
 
 
 def _ray(folder: Path) -> dict[str, str]:
-    """Where Ray keeps its files, patience with few cores, and nothing sent or written elsewhere."""
+    """Where Ray keeps its files, patience with few cores, and nothing sent or written elsewhere.
+
+    Its hook for `uv run` would start its workers by the command that started the benchmark, in a copy of the project.
+    """
     patience = {"RAY_raylet_start_wait_time_s": "120", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
-    return {"BENCHMARK_FOLDER": str(folder), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", **patience}
+    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    return {"BENCHMARK_FOLDER": str(folder), **own, **patience}
 
 
 def _program(

@@ -27,6 +27,8 @@ def compile_sklearn(estimator: Any, columns: list[Made], classifies: bool) -> tu
         inner = getattr(estimator, "_preprocessor", None)
         made = columns if inner is None else transformed(inner, columns)
         return made, _histogram(estimator, classifies)
+    if name in ("GradientBoostingClassifier", "GradientBoostingRegressor"):
+        return columns, _boosted(estimator, classifies)
     if name in _FORESTS:
         return columns, _forest(estimator, estimator.estimators_, classifies)
     if name in _TREES:
@@ -113,6 +115,30 @@ def _histogram_tree(predictor: Any, group: int) -> Tree:
     )
 
 
+def _boosted(estimator: Any, classifies: bool) -> Core:
+    name = type(estimator).__name__
+    if estimator.init not in (None, "zero"):
+        raise NotCompilable(f"there is no plan for a {name} that begins with another estimator")
+    base = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), dtype=np.float32)).reshape(-1)
+    link, numpy_link, unit = "none", "", "output"
+    # The link of the exponential loss doubles its argument, which of binary fractions doubles every part exactly.
+    scale = 2.0 if estimator.loss == "exponential" else 1.0
+    if classifies:
+        link, numpy_link, unit = ("sigmoid", "", "log-odds") if len(base) == 1 else ("none", "softmax", "")
+
+    def steps(value: Any) -> Any:
+        return estimator.learning_rate * value[:, 0, 0] * scale
+
+    trees = [
+        _sklearn_tree(member.tree_, steps, group)
+        for stage in estimator.estimators_
+        for group, member in enumerate(stage)
+    ]
+    tail: tuple[Operation, ...] = (("float32", 0.0), ("number", 0.0))
+    about = f"{name}, {len(trees)} trees"
+    return Core(base * scale, trees, tail=tail, link=link, numpy_link=numpy_link, unit=unit, about=about)
+
+
 def _forest(estimator: Any, members: Sequence[Any], classifies: bool) -> Core:
     if classifies and estimator.n_outputs_ > 1:
         raise NotCompilable(f"there is no plan for a {type(estimator).__name__} of several targets")
@@ -145,7 +171,7 @@ def _means(value: Any) -> Any:
     return value[:, 0, 0] if value.shape[1] == 1 else value[:, :, 0]
 
 
-def _sklearn_tree(tree: Any, values: Callable[[Any], Any]) -> Tree:
+def _sklearn_tree(tree: Any, values: Callable[[Any], Any], group: int = 0) -> Tree:
     return Tree(
         feature=np.maximum(tree.feature, 0),
         threshold=np.asarray(tree.threshold, dtype=np.float64),
@@ -154,4 +180,5 @@ def _sklearn_tree(tree: Any, values: Callable[[Any], Any]) -> Tree:
         default_left=np.asarray(tree.missing_go_to_left).astype(bool),
         value=np.ascontiguousarray(values(tree.value), dtype=np.float64),
         cover=np.asarray(tree.weighted_n_node_samples, dtype=np.float64),
+        group=group,
     )

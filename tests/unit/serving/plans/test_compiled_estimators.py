@@ -8,6 +8,8 @@ import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
@@ -162,6 +164,29 @@ def test_preprocessing_is_equal(name, estimator, example, compiled):
     found = compiled(make_pipeline(PREPROCESSING[name], estimator), example, example.number, "regression")
     verdict = verify_plan(found.plan, found.outputs, example.rows.slice(0, 300))
     assert verdict.equal, (verdict.reason, verdict.worst)
+
+
+BOOSTED = {
+    "classes": (GradientBoostingClassifier(n_estimators=20), "yes"),
+    "several classes": (GradientBoostingClassifier(n_estimators=6, learning_rate=0.3), "kind"),
+    "exponential loss": (GradientBoostingClassifier(n_estimators=15, loss="exponential"), "yes"),
+    "from zero": (GradientBoostingClassifier(n_estimators=10, init="zero", subsample=0.5), "yes"),
+    "squared error": (GradientBoostingRegressor(n_estimators=20, max_depth=7), "number"),
+    "huber": (GradientBoostingRegressor(n_estimators=20, loss="huber", learning_rate=0.07), "number"),
+}
+
+
+@pytest.mark.parametrize("name", BOOSTED)
+def test_gradient_boosting_is_equal_to_the_last_bit(name, example, compiled):
+    estimator, target = BOOSTED[name]
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
+    task = "regression" if target == "number" else "classification"
+    pipeline = make_pipeline(columns(filled, encoder), estimator)
+    found = compiled(pipeline, example, getattr(example, target), task)
+    verdict = verify_plan(found.plan, found.outputs, example.other.slice(0, 300))
+    assert verdict.equal, (verdict.reason, verdict.worst)
+    assert verdict.bit_equal == 1.0
+    assert verdict.tolerance == 0.0
 
 
 def test_remainder_and_nested_pipelines(example, compiled):
