@@ -343,6 +343,7 @@ def test_requests_that_arrive_at_once_share_a_bound(start, wire):
         assert server.inside(lambda: server.server.waiting_bytes) == 0
 
 
+@pytest.mark.slow
 def test_slow_requests_greetings_and_idle_connections_end(start, wire):
     server = start(body_seconds=0.1, greeting_seconds=0.3, idle_seconds=0.6)
     with wire.Client(server.port) as client, wire.Client(server.port, greet=False) as silent:
@@ -353,6 +354,7 @@ def test_slow_requests_greetings_and_idle_connections_end(start, wire):
     until(lambda: server.inside(lambda: server.server.connections) == 0)
 
 
+@pytest.mark.slow
 def test_silent_clients_are_asked_whether_they_are_there(start, wire):
     server = start(ping_seconds=0.1, pong_seconds=0.7)
     with wire.Client(server.port) as client:
@@ -418,6 +420,7 @@ def test_a_drain_answers_what_was_asked_and_says_so(start, wire):
     assert not drained.is_alive()
 
 
+@pytest.mark.slow
 def test_who_goes_on_after_the_end_is_cut_off(client):
     client.send(ping(0, 1, bytes(8)))
     assert client.goaway_code() == frames.PROTOCOL_ERROR
