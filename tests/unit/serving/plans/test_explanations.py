@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import lightgbm
 import numpy as np
 import pytest
-import shap
 import xgboost
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -77,6 +76,8 @@ def test_xgboost_tells_the_same(example, make):
 
 @pytest.mark.parametrize("kind", ["forest", "regression", "histogram"])
 def test_shap_tells_the_same_of_scikit_learn(kind, example, make):
+    import shap  # a second, which tests of others need not wait for
+
     table = example.other.slice(0, 60)
     if kind == "forest":
         found = make(RandomForestClassifier(6, max_depth=7, random_state=0), example.yes)
